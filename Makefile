@@ -1,0 +1,75 @@
+# The two commands: `make book` and `make test`. Each sets up what it needs in .venv first.
+
+PYTHON ?= python3
+# Set TORCH_INDEX to an index of PyTorch builds (…/whl/cpu, …/whl/cu126) to take PyTorch from there.
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+READY := $(VENV)/.ready
+
+# Pages run in their own folders, so a relative path would not be found from there.
+ifdef FRAMEPRED_DATA
+export FRAMEPRED_DATA := $(abspath $(FRAMEPRED_DATA))
+endif
+
+.PHONY: help env book serve test slow bench lint pairs lock clean
+
+help:
+	@echo "make book   build the book: _build/html/index.html"
+	@echo "make serve  build it and show it at http://localhost:8000"
+	@echo "make test   run the tests (under five minutes)"
+	@echo "make slow   run the slow tests;  make bench: the benchmarks"
+	@echo "make lint   check style, types and notebook pairs"
+	@echo "make pairs  bring the notebooks up to date with the pages"
+	@echo "make lock   choose new versions of everything"
+	@echo "make clean  remove what was built (not .venv)"
+
+env: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+	  { echo "framepred needs Python 3.11 or newer; this is $$($(PYTHON) --version). Try: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+ifdef TORCH_INDEX
+	$(BIN)/python -m pip install --quiet --index-url $(TORCH_INDEX) $(shell grep "^torch==" requirements.lock)
+endif
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	@touch $(READY)
+
+book: env
+	$(BIN)/python book/build.py
+
+serve: book
+	$(BIN)/python -m http.server 8000 --directory _build/html
+
+test: env
+	$(BIN)/python -m pytest -q --ignore=tests/benchmarks -m "not slow"
+
+slow: env
+	$(BIN)/python -m pytest -q --ignore=tests/benchmarks -m slow
+
+bench: env
+	$(BIN)/python -m pytest -q -s tests/benchmarks
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python book/pairs.py --check
+
+pairs: env
+	$(BIN)/python book/pairs.py
+
+lock:
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet uv
+	$(VENV)-lock/bin/python .ci/lock.py $(VENV)-lock/bin/uv
+	rm -rf $(VENV)-lock
+
+clean:
+	rm -rf _build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -not -path "./$(VENV)/*" -prune -exec rm -rf {} +

@@ -1,0 +1,72 @@
+"""Checkpoints: all that a run needs to go on, in files that are either whole or not there.
+
+The name of a file holds its step and the SHA-256 digest of its bytes, so a damaged one shows, and there is no second
+file that could be lost or damaged itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from framepred.runs import write_whole
+
+KEEP = 2
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write the checkpoint of a step and delete all but the last two.
+
+    Raises:
+        OSError: if it cannot be written, say because the disk is full; those written before are then still there.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    folder.mkdir(exist_ok=True)
+    path = folder / f"step-{step:09d}-{hashlib.sha256(content).hexdigest()}.pt"
+    try:
+        write_whole(path, lambda temporary: Path(temporary).write_bytes(content))
+    except OSError as error:
+        earlier = list_checkpoints(folder)
+        kept = f"the last whole one is {earlier[-1]}" if earlier else "there is no earlier one"
+        reason = f"{error.strerror or error}; the checkpoint of step {step} was not written, {kept}"
+        raise OSError(error.errno, reason, str(path)) from error
+    for old in list_checkpoints(folder)[:-KEEP]:
+        old.unlink()
+    return path
+
+
+def load_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The last checkpoint that is whole, on the CPU; None if there is none at all.
+
+    One that is damaged is named in a warning and set aside as `….damaged`.
+
+    Raises:
+        ValueError: if there are checkpoints, and all are damaged.
+    """
+    found = list_checkpoints(folder)
+    for path in reversed(found):
+        try:
+            content = path.read_bytes()
+        except OSError:  # a sector that cannot be read is damage too
+            content = b""
+        if hashlib.sha256(content).hexdigest() == path.stem.rsplit("-", 1)[1]:
+            # weights_only: unpickling then builds tensors and plain values, and cannot run code
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        aside = path.with_name(path.name + ".damaged")
+        path.replace(aside)
+        warnings.warn(f"the checkpoint {path} is damaged (now {aside.name}); trying the one before it", stacklevel=3)
+    if found:
+        raise ValueError(f"every checkpoint in {folder} is damaged; give another out, and {folder.parent} as warm_start")
+    return None
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the oldest first."""
+    return sorted(folder.glob("step-*-*.pt"))

@@ -1,0 +1,93 @@
+"""The networks and their presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from framepred.models.base import Forecast, FramePredictor
+from framepred.models.cell import ConvLSTMCell
+from framepred.models.convlstm import ConvLSTM
+from framepred.models.spatiotemporal import SpatioTemporal
+from framepred.models.vpn import VideoPixelNetwork
+
+NETWORKS: dict[str, type[FramePredictor]] = {cls.network: cls for cls in (ConvLSTM, SpatioTemporal, VideoPixelNetwork)}
+
+# "thesis" is the network of the thesis; "book" is small enough to train on two CPU cores; "tiny" is for tests.
+PRESETS: dict[str, dict[str, Mapping[str, Any]]] = {
+    "convlstm": {
+        "thesis": {},
+        "patched": {"patch": 4},
+        "book": {"patch": 4, "hidden": (64, 32, 32)},
+        "tiny": {"patch": 4, "hidden": (16, 8, 8), "kernel_size": 3},
+    },
+    "spatiotemporal": {
+        "thesis": {},
+        "book": {"hidden": 32, "kernel_size": 5, "flow_channels": 16, "flow_kernel": 7, "loss": "cross-entropy"},
+        "tiny": {
+            "channels": 4,
+            "hidden": 8,
+            "kernel_size": 3,
+            "flow_channels": 4,
+            "flow_kernel": 3,
+            "loss": "cross-entropy",
+        },
+    },
+    "vpn": {
+        "thesis": {},
+        "compact": {"encoder_channels": 64, "hidden_channels": 64, "decoder_channels": 64, "head_channels": 192},
+        "book": {
+            "encoder_channels": 64,
+            "encoder_blocks": 4,
+            "hidden_channels": 128,
+            "kernel_size": 3,
+            "patch": 4,
+            "decoder_channels": 32,
+            "decoder_blocks": 8,
+            "head_channels": 64,
+        },
+        "tiny": {
+            "encoder_channels": 8,
+            "encoder_blocks": 2,
+            "hidden_channels": 16,
+            "kernel_size": 3,
+            "patch": 4,
+            "decoder_channels": 8,
+            "decoder_blocks": 2,
+            "head_channels": 8,
+        },
+    },
+}
+
+
+def build(network: str, preset: str = "thesis", seed: int = 0, **changes: Any) -> FramePredictor:
+    """Build a network with fresh weights.
+
+    Args:
+        network: "convlstm", "spatiotemporal" or "vpn".
+        preset: "thesis", "book" or "tiny", and "patched" (convlstm) or "compact" (vpn).
+        seed: fixes the initial weights; the global random state is neither used nor changed.
+        changes: arguments of the network's class that differ from the preset's.
+    """
+    if network not in NETWORKS:
+        raise ValueError(f"unknown network {network!r}; known: {', '.join(NETWORKS)}")
+    if preset not in PRESETS[network]:
+        raise ValueError(f"unknown preset {preset!r} of {network}; known: {', '.join(PRESETS[network])}")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return NETWORKS[network](**{**PRESETS[network][preset], **changes})
+
+
+__all__ = [
+    "NETWORKS",
+    "PRESETS",
+    "ConvLSTM",
+    "ConvLSTMCell",
+    "Forecast",
+    "FramePredictor",
+    "SpatioTemporal",
+    "VideoPixelNetwork",
+    "build",
+]

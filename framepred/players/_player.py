@@ -1,0 +1,149 @@
+"""What both players share: one output that a live notebook, a page, a PDF and a code host can each show."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import traitlets
+
+from framepred.players import _data
+
+HERE = Path(__file__).parent
+BUDGET = 400 * 2**10  # characters of HTML; a heavier player does without the picture for hosts that run no scripts
+NOTEBOOK_LIMIT = 2**20  # a live notebook gets no HTML form beyond this: Jupyter drops outputs of several MB
+
+
+def source(name: str) -> str:
+    """A player's JavaScript: one ES module without imports, made of the shared part and its own."""
+    return (HERE / "player.js").read_text("utf-8") + (HERE / name).read_text("utf-8")
+
+
+class Player(anywidget.AnyWidget):
+    """A player of `n_frames` frames of several clips. `frame`, `sample` and `view` are traits that widgets can link to.
+
+    Where a browser is connected to the kernel, the player is a widget; everywhere else its output is HTML that needs
+    neither kernel nor network, or a film strip. Widgets leave their state in a page, and the page then loads a widget
+    manager from another host; so the widget's connection opens only when a live notebook asks for it.
+    """
+
+    frame = traitlets.Int(0, help="frame shown, from 0").tag(sync=True)
+    sample = traitlets.Int(0, help="clip shown, from 0").tag(sync=True)
+    view = traitlets.Unicode(help="how the frames are drawn").tag(sync=True)
+    _spec = traitlets.Dict().tag(sync=True)
+    _clips = traitlets.List().tag(sync=True)
+    _css = (HERE / "players.css").read_text("utf-8")
+    VIEWS: tuple[str, ...] = ()
+
+    def __init__(self, shape, spec, clips, *, view, frame=0, sample=0, zoom=None, speed=5, loop=True, autoplay=False):
+        N, T, H, W = shape
+        if view not in self.VIEWS:
+            raise ValueError(f"view is {view!r}; known: {', '.join(self.VIEWS)}")
+        if not speed > 0 or (zoom is not None and zoom < 1):
+            raise ValueError(f"speed is {speed} and zoom {zoom}; expected frames per second above 0, and at least 1")
+        for name, value, n in (("frame", frame, T), ("sample", sample, N)):
+            if not 0 <= value < n:
+                raise ValueError(f"{name} is {value}; expected 0 to {n - 1}")
+        self.n_samples, self.n_frames, self.speed = N, T, speed
+        spec = dict(spec, frames=T, height=H, width=W, zoom=zoom, speed=speed, loop=loop, autoplay=autoplay)
+        super().__init__(frame=frame, sample=sample, view=view, _spec=spec, _clips=clips)
+
+    @traitlets.validate("frame", "sample", "view")
+    def _known(self, proposal):
+        name, value = proposal["trait"].name, proposal["value"]
+        allowed = {"frame": range(self.n_frames), "sample": range(self.n_samples), "view": self.VIEWS}[name]
+        if value not in allowed:
+            known = ", ".join(allowed) if name == "view" else f"0 to {len(allowed) - 1}"
+            raise traitlets.TraitError(f"{name} is {value!r}; expected {known}")
+        return value
+
+    def pictures(self, sample: int) -> dict[str, np.ndarray]:
+        """Name → uint8 (frames, height, width), or (…, 3) for colours: a clip as the present view shows it."""
+        raise NotImplementedError
+
+    def save(self, path: str | os.PathLike, *, fps: int | float | None = None, zoom: int = 1) -> None:
+        """Write the clip that is shown, in the view that is shown.
+
+        Args:
+            path: ends in .gif for an animation, or in .png for a film strip.
+            fps: frames per second of the animation; the player's speed, unless told.
+            zoom: size of a pixel.
+
+        Grey values are exact. An animation holds at most 256 colours a frame, so an overlay may be off by a shade.
+        """
+        if zoom < 1 or not (fps is None or fps > 0):
+            raise ValueError(f"fps is {fps} and zoom {zoom}; expected frames per second above 0, and at least 1")
+        _data.save(Path(path), self.pictures(self.sample), self._spec["context"], fps or self.speed, zoom)
+
+    def html(self) -> str:
+        """The player as HTML that needs no other file, no kernel and no network."""
+        kind = type(self).__name__
+        state = {"frame": self.frame, "sample": self.sample, "view": self.view, "_spec": self._spec, "_clips": self._clips}
+        state = json.dumps(state, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+        script = self._esm + (HERE / "static.js").read_text("utf-8")
+        alt = html.escape(f"Film strip: {self}", quote=True)
+        picture = f'<img class="dark-light" alt="{alt}" src="data:image/png;base64,{self._strip()}">'
+
+        def page(inside: str) -> str:
+            return (
+                f'<div class="framepred-static" data-player="{kind}"><style>{self._css}</style>{inside}'
+                f'<script type="application/json">{state}</script></div>\n'
+                f'<script type="module">\n{script}start({kind});\n</script>'
+            )
+
+        return full if len(full := page(picture)) <= BUDGET else page(f"<p>{alt}</p>")
+
+    def _strip(self) -> str:
+        rows = self.pictures(self.sample)
+        return base64.b64encode(_data.png(_data.film_strip(rows, self._spec["context"], columns=10))).decode()
+
+    def __str__(self) -> str:
+        names, spec = ", ".join(self._spec["rows"]), self._spec
+        clips = f" in each of {self.n_samples} clips" if self.n_samples > 1 else ""
+        return f"{names}; {self.n_frames} frames of {spec['width']}×{spec['height']} pixels{clips}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self})"
+
+    # --- the output --------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Called by ipywidgets on construction. Does nothing: `model_id` opens the connection when it is needed."""
+
+    @property
+    def model_id(self) -> str:
+        super().open()
+        return super().model_id
+
+    def _repr_mimebundle_(self, **kwargs) -> dict[str, object]:
+        bundle: dict[str, object] = {"text/plain": repr(self), "image/png": self._strip(), "text/html": self.html()}
+        if asked_by_browser():
+            bundle["application/vnd.jupyter.widget-view+json"] = {
+                "version_major": 2,
+                "version_minor": 0,
+                "model_id": self.model_id,
+            }
+            if len(bundle["text/html"]) > NOTEBOOK_LIMIT:
+                del bundle["text/html"]
+        return bundle
+
+
+def asked_by_browser() -> bool:
+    """Whether the running cell was sent by a notebook in a browser, which can show widgets.
+
+    What executes notebooks without one (nbclient, and so Jupyter Book and papermill) speaks through jupyter_client, whose
+    message ids end in a process and a count; browsers send plain UUIDs. FRAMEPRED_PLAYERS=live or =static overrules.
+    """
+    if choice := os.environ.get("FRAMEPRED_PLAYERS"):
+        return choice == "live"
+    ipython = sys.modules.get("IPython")
+    kernel = getattr(ipython and ipython.get_ipython(), "kernel", None)
+    message = kernel.get_parent("shell").get("header", {}).get("msg_id", "") if kernel else ""
+    return bool(message) and not re.search(r"_\d+_\d+$", message)

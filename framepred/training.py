@@ -1,0 +1,524 @@
+"""The training loop.
+
+Step k of a run sees clips k·batch_size, … of its seed, its learning rate follows from k, and nothing else is random. So
+a run can be stopped anywhere, resumed from a checkpoint, and spread over processes, and still sees the same clips.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from framepred.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
+from framepred.metrics import cross_entropy
+from framepred.models.base import FramePredictor
+from framepred.moving import MovingDigits, _uniform
+from framepred.runs import claim, describe, load, provenance, save_run, sweep
+
+if TYPE_CHECKING:
+    import pandas
+
+VALIDATION_SEED = 20_150_613  # the day on which the ConvLSTM was put on arXiv; all runs are validated on the same clips
+FEEDBACK_STREAM = 2**62  # of a seed's random numbers: far from those that make the clips
+FEEDBACKS = ("own", "truth", "scheduled")
+PRECISIONS = ("auto", "bf16", "fp32")
+OPTIMIZERS = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
+SCHEDULES = {
+    "one-cycle": lambda t: t / 0.1 if t < 0.1 else 0.5 + 0.5 * math.cos(math.pi * (t - 0.1) / 0.9),
+    "cosine": lambda t: 0.5 + 0.5 * math.cos(math.pi * t),
+    "decay": lambda t: 0.01**t,
+    "constant": lambda t: 1.0,
+}
+# What may change when a run is resumed: how long it takes, how it is watched, and how its numbers are computed.
+MAY_CHANGE = (
+    "steps", "minutes", "checkpoint_minutes", "log_every", "patience", "accumulate", "precision", "compile", "channels_last",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained. Every field is checked when a config is made.
+
+    steps: optimiser steps in all, those of earlier sessions included. Schedules other than "constant", and "scheduled"
+        feedback, stretch over them: a run resumed with more steps goes on as the longer run would from there.
+    batch_size: clips a step, over all processes. Step k uses clips k·batch_size, … of `seed`.
+    accumulate: parts that the batch is computed in, one after the other, to save memory.
+    optimizer: "adam", or "rmsprop" as in the thesis.
+    learning_rate: its largest value. The thesis starts from 1e-3 (ConvLSTM), 1e-4 (spatio-temporal), 3e-4 (VPN).
+    schedule: "one-cycle" (linear rise over the first tenth of the steps, then a cosine to zero), "cosine" (to zero),
+        "decay" (exponential, to a hundredth; the thesis says that its rate decays, not how), or "constant".
+    clip_norm: gradients of a larger norm are scaled down to it.
+    ema: decay of an exponential moving average of the weights, which is then what is validated and saved; 0 for none.
+        In the first steps k it is (1 + k) / (10 + k) at most, or short runs would keep their first weights.
+    context, horizon: frames seen and frames predicted in training.
+    feedback: what is fed back for the frames to predict: the network's "own" predictions, the "truth", or "scheduled":
+        each frame the truth with a probability that falls linearly from 1 to 0 over the run (Bengio et al. 2015).
+    precision: "auto", "bf16" or "fp32"; see `autocast`.
+    compile: use torch.compile. It takes minutes to start and pays on a GPU; on a CPU it changed nothing.
+    channels_last: keep images as (H, W, C) in memory, which convolutions on recent GPUs prefer.
+    validate_every: steps between two validations, on `validation_clips` clips of the digits given to `train`.
+    patience: validations without a better result after which the run ends; 0 for no early stopping.
+    log_every: steps between two rows of the history.
+    minutes: after which this session ends, with a checkpoint, to be resumed by the same call; None for no limit.
+    checkpoint_minutes: between two checkpoints; 0 for one after each step.
+    """
+
+    steps: int = 1000
+    batch_size: int = 16
+    accumulate: int = 1
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    schedule: str = "one-cycle"
+    clip_norm: float = 1.0
+    ema: float = 0.0
+    context: int = 10
+    horizon: int = 10
+    feedback: str = "own"
+    seed: int = 0
+    precision: str = "auto"
+    compile: bool = False
+    channels_last: bool = False
+    validate_every: int = 500
+    validation_clips: int = 100
+    patience: int = 0
+    log_every: int = 10
+    minutes: float | None = None
+    checkpoint_minutes: float = 5.0
+
+    def __post_init__(self):
+        at_least = dict.fromkeys(
+            ("steps", "batch_size", "accumulate", "context", "horizon", "validate_every", "validation_clips", "log_every"), 1
+        )
+        for name, least in {**at_least, "patience": 0, "seed": 0}.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
+        for name in ("learning_rate", "clip_norm", "ema", "checkpoint_minutes", "minutes"):
+            value = getattr(self, name)
+            if name == "minutes" and value is None:
+                continue
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value!r}; expected a number of at least 0")
+            if value == 0 and name not in ("ema", "checkpoint_minutes"):
+                raise ValueError(f"{name} is 0; expected a positive number")
+        for name in ("compile", "channels_last"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected True or False")
+        known_names = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS, "feedback": FEEDBACKS}
+        for name, known in known_names.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
+        if self.ema >= 1:
+            raise ValueError(f"ema is {self.ema}; expected a decay below 1, such as 0.999")
+        if self.seed >= 2**63:
+            raise ValueError(f"seed is {self.seed}; expected 0 to 2**63 - 1")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} cannot be cut into {self.accumulate} equal parts (accumulate)")
+
+
+@dataclass
+class Progress:
+    """How far a run is. A checkpoint holds it, beside the weights and the optimiser's state."""
+
+    step: int = 0
+    rows: list[dict] = field(default_factory=list)  # the history
+    recent: list[Tensor] = field(default_factory=list)  # (loss, nats, gradient norm) of each step since the last row
+    best: dict[str, Any] | None = None  # {"step", "nats", "weights"} of the best validation
+    sessions: list[dict] = field(default_factory=list)  # one for each call of `train`
+
+    @property
+    def seconds(self) -> float:
+        return sum(session["seconds"] for session in self.sessions)
+
+    @property
+    def stale(self) -> int:
+        """Validations since the best one."""
+        best = self.best["step"] if self.best else math.inf
+        return sum(row["step"] > best and not math.isnan(row["validation_nats"]) for row in self.rows)
+
+    def row(self, config: TrainConfig, validation_nats: float = math.nan) -> dict[str, float]:
+        """What the recent steps add to the history."""
+        loss, nats, _ = torch.stack(self.recent).mean(0).tolist()
+        return {
+            "step": self.step,
+            "clips": self.step * config.batch_size,
+            "seconds": self.seconds,
+            "loss": loss,
+            "nats": nats,
+            "validation_nats": validation_nats,
+            "learning_rate": learning_rate(config, self.step - 1),
+        }
+
+    def history(self, config: TrainConfig) -> pandas.DataFrame:
+        """The rows, and one for the recent steps. They stay as they are: what is averaged does not depend on stops."""
+        import pandas
+
+        return pandas.DataFrame([*self.rows, *([self.row(config)] if self.recent else [])])
+
+    def ended(self, config: TrainConfig) -> str | None:
+        """Why there is nothing left to do, if so."""
+        if self.step >= config.steps:
+            return "finished"
+        return "patience" if 0 < config.patience <= self.stale else None
+
+    def summary(self, config: TrainConfig) -> dict[str, Any]:
+        """The part of `run.json` that grows."""
+        last = {key: value for key, value in self.sessions[-1].items() if key not in ("from_step", "to_step")}
+        return {
+            **last,
+            "steps": self.step,
+            "clips_seen": self.step * config.batch_size,
+            "seconds": round(self.seconds, 1),
+            "best": self.best and {"step": self.best["step"], "validation_nats": self.best["nats"]},
+            "sessions": self.sessions,
+        }
+
+
+def train(
+    model: FramePredictor,
+    clips: MovingDigits,
+    config: TrainConfig = TrainConfig(),
+    out: str | os.PathLike | None = None,
+    progress: bool = False,
+    *,
+    validation: MovingDigits | None = None,
+    warm_start: str | os.PathLike | None = None,
+) -> pandas.DataFrame:
+    """Train a network in place, on the device where its parameters are; or on several, under `accelerate launch`.
+
+    With `out`, nothing is lost. SIGTERM, Ctrl-C and the end of `minutes` stop the run after the current step, with a
+    checkpoint; whatever else ends it leaves the last one. The same call goes on from there, and on one CPU the outcome is
+    that of a run without a stop, bit for bit. When all steps are done, the call returns at once.
+
+    Args:
+        out: a folder for the run: configuration, weights, history, provenance and checkpoints (see `framepred.runs`).
+        progress: show a progress bar.
+        validation: clips of held-out digits. The network is scored on them as it is trained: rolled out, or one step
+            ahead with feedback "truth". The best weights are then what is kept.
+        warm_start: a run, as `framepred.load` takes it, whose weights a new run starts from; `run.json` names it.
+
+    Returns:
+        The history: step, clips seen, seconds, mean loss and nats per frame since the row before, validation nats,
+        learning rate. `model` then has the weights that were kept: the best, the averaged or the last ones.
+
+    Raises:
+        ValueError: if clips, config and processes do not fit, or if `out` holds a run that differs (it says where).
+        FileExistsError: if `out` holds something else.
+        FloatingPointError: when loss or gradient are no longer finite; it names step, clips and last checkpoint.
+        OSError: if a checkpoint cannot be written; the one before is whole.
+    """
+    import pandas  # here, as accelerate, because it takes a tenth of the time that torch takes to import
+    from accelerate import PartialState
+    from accelerate.utils import broadcast, parse_flag_from_env
+
+    began = time.perf_counter()
+    processes = PartialState(cpu=not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"))
+    n_processes, rank = processes.num_processes, processes.process_index
+    _check(model, clips, config, validation, n_processes)
+    device = processes.device if n_processes > 1 else next(model.parameters()).device
+
+    # What the folder holds: nothing, or this run.
+    done, checkpoint = Progress(), None
+    if out is not None:
+        out = Path(out)
+        run = describe(model, clips, dataclasses.asdict(config), validation, warm_start and Path(warm_start).name)
+        with processes.main_process_first():
+            record = claim(out, run, MAY_CHANGE)
+            checkpoint = load_checkpoint(out / "checkpoints")
+        processes.wait_for_everyone()
+        if checkpoint is None and record is not None and record["steps"] > 0:
+            if record["steps"] < config.steps:
+                raise ValueError(f"{out} has no checkpoint to go on from; give another out, and this one as warm_start")
+            _copy_weights(load(out), model, out)
+            return pandas.read_csv(out / "history.csv")
+
+    # The weights, their average and the optimiser: as they are, from another run, or from the checkpoint.
+    model.to(device, memory_format=torch.channels_last if config.channels_last else torch.preserve_format)
+    if warm_start is not None and checkpoint is None:
+        _copy_weights(load(warm_start), model, warm_start)
+    if n_processes > 1:
+        broadcast([parameter.data for parameter in model.parameters()])
+    optimizer = OPTIMIZERS[config.optimizer](model.parameters(), lr=config.learning_rate)
+    average = copy.deepcopy(model).requires_grad_(False).eval() if config.ema else None
+    if checkpoint is not None:
+        done = Progress(**checkpoint["done"])
+        done.recent = [values.to(device) for values in done.recent]
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        if average is not None:
+            average.load_state_dict(checkpoint["average"])
+    judged = model if average is None else average
+
+    def kept() -> Mapping[str, Tensor]:
+        return done.best["weights"] if done.best else judged.state_dict()
+
+    def save(ended: str | None = None) -> None:
+        session.update(to_step=done.step, seconds=round(time.perf_counter() - began, 3), ended=ended)
+        if out is not None and rank == 0:
+            state = {"model": model.state_dict(), "average": average.state_dict() if average is not None else None}
+            state |= {"optimizer": optimizer.state_dict(), "config": dataclasses.asdict(config), "done": vars(done)}
+            save_checkpoint(out / "checkpoints", done.step, state)
+            save_run(out, model, kept(), done.history(config), {**run, **done.summary(config)})
+
+    ended = done.ended(config)
+    session = {"from_step": done.step, "to_step": done.step, "seconds": 0.0, "ended": None, "processes": n_processes}
+    if not ended:
+        done.sessions.append(session | provenance(device))
+        session = done.sessions[-1]
+        if out is not None and rank == 0:
+            sweep(out)
+        if checkpoint is None:
+            save()  # where the disk is full or the network cannot be saved, this is the time to know it
+
+    objective = torch.compile(model.loss) if config.compile else model.loss
+    part = config.batch_size // config.accumulate // n_processes  # clips computed at a time
+    agree = _agreement(n_processes)
+    loop_began = saved = time.perf_counter()
+    saving = saved - began
+    label = f"training {model.network}"
+    bar = tqdm(desc=label, total=config.steps, initial=done.step, unit="step", disable=not progress or rank > 0)
+    model.train()
+    with bar, _signals(catch=out is not None) as caught:
+        while not ended:
+            # One step.
+            step = done.step
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, step)
+            optimizer.zero_grad(set_to_none=True)
+            measures = torch.zeros(2, device=device)  # loss, nats
+            for k in range(config.accumulate):
+                start = step * config.batch_size + (rank * config.accumulate + k) * part
+                context, target = _batch(clips, config, part, config.seed, start, device)
+                with autocast(device, config.precision):
+                    loss, forecast = objective(context, target, **_fed_back(config, step, start, target))
+                (loss / config.accumulate).backward()
+                with torch.no_grad():
+                    nats = cross_entropy(forecast.logits, target).mean()
+                    measures += torch.stack([loss, nats]) / config.accumulate
+            if n_processes > 1:
+                _mean_over_processes([*(p.grad for p in model.parameters() if p.grad is not None), measures])
+            norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            optimizer.step()
+            if average is not None:
+                _update_average(average, model, min(config.ema, (1 + step) / (10 + step)))
+            done.step += 1
+            done.recent.append(torch.cat([measures, norm.detach()[None]]))
+            bar.update()
+
+            # What is noted of it. Only here, and before a checkpoint, does the loop wait for the device.
+            validate = validation is not None and (done.step % config.validate_every == 0 or done.step == config.steps)
+            if validate or done.step % config.log_every == 0:
+                _check_finite(done, config, out)
+                score = math.nan
+                if validate:
+                    score = _validate(judged, validation, config, part, processes, device)
+                    if done.best is None or score < done.best["nats"]:
+                        weights = {key: value.detach().cpu().clone() for key, value in judged.state_dict().items()}
+                        done.best = {"step": done.step, "nats": score, "weights": weights}
+                session["seconds"] = time.perf_counter() - began
+                done.rows.append(done.row(config, score))
+                done.recent = []
+                bar.set_postfix({name: f"{done.rows[-1][name]:.1f}" for name in ("loss", "nats")})
+
+            # Whether it was the last.
+            now = time.perf_counter()
+            next_step = (now - loop_began) / (done.step - session["from_step"])
+            late = config.minutes is not None and now - began + next_step + saving > 60 * config.minutes
+            ended = done.ended(config) or agree(caught[0] if caught else "minutes" if late else None)
+            if ended or now - saved >= 60 * config.checkpoint_minutes:
+                _check_finite(done, config, out)
+                save(ended)
+                saved = time.perf_counter()
+                saving = saved - now
+    if caught:
+        print(f"{caught[0]}: {label} stopped after step {done.step} of {config.steps}; the same call resumes", file=sys.stderr)
+    model.load_state_dict(kept())
+    model.eval()
+    processes.wait_for_everyone()
+    return done.history(config)
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The learning rate of a step, counted from 0: of the middle of it, so that none is zero."""
+    return config.learning_rate * SCHEDULES[config.schedule]((step + 0.5) / config.steps)
+
+
+def autocast(device: str | torch.device, precision: str = "auto"):
+    """A context in which the heavy operations run in bfloat16, for "bf16", or for "auto" on a device that computes with it."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    kind = torch.device(device).type
+    if precision == "fp32" or (precision == "auto" and not _computes_bf16(kind)):
+        return contextlib.nullcontext()
+    return torch.autocast(kind, torch.bfloat16)
+
+
+def _computes_bf16(kind: str) -> bool:
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # On a CPU without these instructions bfloat16 is emulated and several times slower than float32.
+    supported = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return kind == "cpu" and any(check() for check in supported if check)
+
+
+# --- the parts of a step ---------------------------------------------------------------------------------------------
+
+
+def _batch(clips: MovingDigits, config: TrainConfig, n: int, seed: int, start: int, device) -> tuple[Tensor, Tensor]:
+    """Context (n, context, 1, H, W) and target (n, horizon, 1, H, W) of clips start, …, start + n - 1."""
+    frames = clips.sample(n, seed, start, device).frames
+    return frames[:, : config.context], frames[:, config.context : config.context + config.horizon]
+
+
+def _fed_back(config: TrainConfig, step: int, start: int, target: Tensor) -> dict[str, Tensor]:
+    """The arguments of `FramePredictor.loss` that say what is fed back, for clips start, …"""
+    if config.feedback == "own":
+        return {}
+    if config.feedback == "truth":
+        return {"truth": target}
+    B, T = target.shape[:2]
+    width = 4 * math.ceil(T / 4)  # uniforms come in fours; number `width`·k + t belongs to frame t of clip k
+    uniform = _uniform(config.seed, FEEDBACK_STREAM, start * width, B * width).reshape(B, width)[:, :T]
+    mask = torch.from_numpy(uniform < 1 - step / config.steps)
+    return {"truth": target, "truth_mask": mask.to(target.device)}
+
+
+@torch.no_grad()
+def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)
+
+
+def _mean_over_processes(tensors: list[Tensor]) -> None:
+    """Replace tensors by their means over all processes: as one vector, because a message costs more than its size."""
+    from accelerate.utils import reduce
+
+    flat = reduce(torch.cat([tensor.flatten() for tensor in tensors]), "mean")
+    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(mean.view(tensor.shape))
+
+
+@torch.no_grad()
+def _validate(model: FramePredictor, clips: MovingDigits, config: TrainConfig, part: int, processes, device) -> float:
+    """Mean nats per frame of the validation clips, of which each process takes every n-th batch."""
+    from accelerate.utils import reduce
+
+    was_training = model.training
+    model.eval()
+    total = torch.zeros((), device=device)
+    for start in range(processes.process_index * part, config.validation_clips, processes.num_processes * part):
+        n = min(part, config.validation_clips - start)
+        context, target = _batch(clips, config, n, VALIDATION_SEED, start, device)
+        with autocast(device, config.precision):
+            forecast = model.forecast(context, config.horizon, target if config.feedback == "truth" else None)
+        total += cross_entropy(forecast.logits, target).mean(1).sum()
+    model.train(was_training)
+    return float(reduce(total, "sum") if processes.num_processes > 1 else total) / config.validation_clips
+
+
+# --- checks, and how a run ends --------------------------------------------------------------------------------------
+
+
+def _check(model: FramePredictor, clips: MovingDigits, config: TrainConfig, validation: MovingDigits | None, processes: int) -> None:
+    """Raise a ValueError unless all that training is given fits together."""
+    needed = config.context + config.horizon
+    for name, given in {"clips": clips, "validation clips": validation}.items():
+        if given is None:
+            continue
+        if given.n_frames < needed:
+            raise ValueError(
+                f"{name} have {given.n_frames} frames; context {config.context} + horizon {config.horizon} need {needed}"
+            )
+        if given.frame_size % model.divisor:
+            raise ValueError(f"{name} have frames of {given.frame_size} px; {model.network} needs multiples of {model.divisor}")
+    if config.batch_size % (config.accumulate * processes):
+        raise ValueError(
+            f"batch_size {config.batch_size} cannot be cut into equal parts for {processes} processes × {config.accumulate} (accumulate)"
+        )
+    if validation is None and config.patience:
+        raise ValueError(f"patience is {config.patience}, but without validation nothing is measured to stop by")
+    if validation is not None and validation.digits.split == "test":
+        raise ValueError("validation shows test digits; they are not for choosing weights. Use split='validation'")
+    if validation is not None and validation.digits.digest == clips.digits.digest:
+        raise ValueError("validation shows the digits trained on; use held-out ones, such as split='validation'")
+
+
+def _copy_weights(source: FramePredictor, model: FramePredictor, name: str | os.PathLike) -> None:
+    try:
+        model.load_state_dict(source.state_dict())
+    except RuntimeError as error:
+        raise ValueError(f"the weights of {name} ({source.network}) do not fit this {model.network}: {error}") from error
+
+
+def _check_finite(done: Progress, config: TrainConfig, out: Path | None) -> None:
+    """Raise a FloatingPointError if a step since the last row had a loss or gradient that is not finite."""
+    if not done.recent:
+        return
+    values = torch.stack(done.recent).cpu()
+    if values.isfinite().all():
+        return
+    k = int((~values.isfinite().all(1)).nonzero()[0])
+    step = done.step - len(values) + k
+    first = step * config.batch_size
+    checkpoints = list_checkpoints(out / "checkpoints") if out is not None else []
+    raise FloatingPointError(
+        f"the loss of step {step} is {values[k, 0]:.4g} (norm of its gradient: {values[k, 2]:.4g}); its clips are {first} to "
+        f"{first + config.batch_size - 1} of seed {config.seed}. A smaller learning_rate or clip_norm usually helps. "
+        + (f"The last good checkpoint is {checkpoints[-1]}." if checkpoints else "There is no checkpoint.")
+    )
+
+
+@contextlib.contextmanager
+def _signals(catch: bool) -> Iterator[list[str]]:
+    """Note the first SIGTERM or Ctrl-C in a list instead of dying of it; a second one has its usual effect.
+
+    Only the main thread may set handlers; elsewhere signals stay with whoever handles them.
+    """
+    caught: list[str] = []
+    if not catch or threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def note(number: int, frame) -> None:
+        caught.append(signal.Signals(number).name)
+        restore()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield caught
+    finally:
+        restore()
+
+
+def _agreement(n_processes: int) -> Callable[[str | None], str | None]:
+    """A function that tells every process why any of them wants to stop, so that all stop after the same step."""
+    if n_processes == 1:
+        return lambda reason: reason
+    reasons = (None, "minutes", "SIGINT", "SIGTERM")
+    group = torch.distributed.new_group(backend="gloo")  # on the CPU: asking must not wait for a GPU
+
+    def agree(reason: str | None) -> str | None:
+        code = torch.tensor(reasons.index(reason))
+        torch.distributed.all_reduce(code, torch.distributed.ReduceOp.MAX, group)
+        return reasons[int(code)]
+
+    return agree

@@ -1,0 +1,64 @@
+"""What the tests share: glyphs, and a machine on which nothing outside the test's own folder is written."""
+
+import os
+
+import hypothesis
+import pytest
+import torch
+
+from framepred import digits as digits_module
+from framepred.digits import load_digits
+
+# Reproducible, and without a folder of examples beside the tests.
+hypothesis.settings.register_profile("framepred", database=None, deadline=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("framepred")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keras_on_torch(tmp_path_factory):
+    """Keras is only a reference here. It reads these when it is imported, and writes a file to its home."""
+    before = {name: os.environ.get(name) for name in ("KERAS_BACKEND", "KERAS_HOME")}
+    os.environ.update(KERAS_BACKEND="torch", KERAS_HOME=str(tmp_path_factory.mktemp("keras")))
+    yield
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.fixture(autouse=True)
+def one_thread(request):
+    """The tests' networks are too small to share between threads, which would mostly wait for one another."""
+    threads = torch.get_num_threads()
+    if "benchmarks" not in request.path.parts:
+        torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def uci():
+    """The bundled digits' test part: 397 glyphs."""
+    return load_digits("uci", "test")
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """`mnist(split)` loads MNIST; where its files are not on this machine the test is skipped, nothing is downloaded."""
+    missing = [file.name for file in digits_module._MNIST_FILES.values() if digits_module._lookup(file, None) is None]
+    if missing:
+        pytest.skip(f"MNIST is not on this machine (no {missing[0]}); FRAMEPRED_DATA can name its folder")
+    return lambda split="test": load_digits("mnist", split)
+
+
+@pytest.fixture
+def empty_machine(tmp_path, monkeypatch):
+    """A machine without data files, proxies or connections whose cache is an empty folder of the test: that folder."""
+    for name in ("FRAMEPRED_DATA", *(n for n in os.environ if n.lower() in ("https_proxy", "http_proxy", "all_proxy"))):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "cache"
+    monkeypatch.setattr(digits_module, "cache_folder", lambda: folder)
+
+    def refuse(address, *args, **kwargs):
+        raise OSError(101, f"network is unreachable ({address[0]})")
+
+    monkeypatch.setattr(digits_module.socket, "create_connection", refuse)
+    return folder

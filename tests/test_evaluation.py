@@ -1,0 +1,114 @@
+"""Scores: what each protocol gives a network, and that the numbers are those of a plain loop."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import framepred
+from framepred.evaluation import PROTOCOLS, evaluate, predict
+from framepred.models import build
+from framepred.moving import MovingDigits, TestSet
+
+
+@pytest.fixture(scope="module")
+def test_set(uci):
+    return TestSet("small", 5, MovingDigits(uci, n_frames=7, frame_size=32))
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = build("convlstm", "tiny")
+    torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
+    return model
+
+
+NAMES = {"context": 4, "precision": "fp32"}
+
+
+@pytest.mark.parametrize("protocol", ["rollout", "one-step"])
+@pytest.mark.parametrize("batch_size", [1, 2, 50])
+def test_scores_are_those_of_a_loop_over_clips(protocol, batch_size, model, test_set):
+    scores = evaluate(model, test_set, protocol, batch_size=batch_size, **NAMES)
+    nats, floor, squared = [], [], []
+    with torch.no_grad():
+        for k in range(5):
+            frames = test_set.sample(1, start=k).frames
+            context, target = frames[:, :4], frames[:, 4:]
+            p = model(context, 3, truth=target if protocol == "one-step" else None).frames.clamp(1e-7, 1 - 1e-7)
+            nats.append(F.binary_cross_entropy(p, target, reduction="none").sum((2, 3, 4)))
+            floor.append(F.binary_cross_entropy(target, target, reduction="none").sum((2, 3, 4)))
+            squared.append(((p - target) ** 2).sum((2, 3, 4)))
+    for name, rows in {"nats": nats, "floor": floor, "squared_error": squared}.items():
+        values = getattr(scores, name)
+        assert values.shape == (5, 3) and values.dtype == np.float32
+        np.testing.assert_allclose(values, torch.cat(rows).numpy(), rtol=1e-3)
+    assert (scores.network, scores.test_set, scores.protocol) == ("convlstm", "small", protocol)
+    assert protocol in repr(scores) and f"{scores.nats.mean():.1f} nats/frame" in repr(scores)
+
+
+@torch.no_grad()
+def test_protocols_give_a_network_what_they_say(model, test_set):
+    context, target = test_set.sample(2).split(4)
+    rollout, one_step = predict(model, context, target), predict(model, context, target, "one-step")
+    other = torch.rand(target.shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(predict(model, context, other).logits, rollout.logits)  # a rollout never sees the truth
+    assert not torch.equal(predict(model, context, other, "one-step").logits[:, 1:], one_step.logits[:, 1:])
+    torch.testing.assert_close(rollout.logits[:, 0], one_step.logits[:, 0])  # nothing is fed back before frame 1
+
+
+@torch.no_grad()
+def test_teacher_forcing_gives_a_pixel_the_ones_before_it(test_set):
+    vpn = build("vpn", "tiny")
+    context, target = test_set.sample(1).split(4)
+    before = predict(vpn, context, target, "teacher-forced").logits
+    other = target.clone()
+    other[:, 1, :, 16, 16:] = 1 - other[:, 1, :, 16, 16:]  # from pixel (16, 16) of the second frame to the row's end
+    after = predict(vpn, context, other, "teacher-forced").logits
+    changed = (after - before).abs() > 1e-6
+    assert not changed[:, 0].any() and not changed[:, 1, :, :16].any() and not changed[:, 1, :, 16, :17].any()
+    assert changed[:, 1].any() and changed[:, 2].any()
+
+
+def test_teacher_forcing_does_not_apply_to_networks_that_predict_all_pixels_at_once(test_set):
+    for network in ("convlstm", "spatiotemporal"):
+        with pytest.raises(ValueError, match=f"'teacher-forced' does not apply to {network}: .* Use 'one-step'"):
+            evaluate(build(network, "tiny"), test_set, "teacher-forced", **NAMES)
+
+
+def test_unknown_names_list_the_known_ones(model, test_set):
+    with pytest.raises(ValueError, match="unknown protocol 'two-step'; known: rollout, one-step, teacher-forced"):
+        evaluate(model, test_set, "two-step", **NAMES)
+    with pytest.raises(ValueError, match="unknown precision 'fp16'; known: auto, bf16, fp32"):
+        evaluate(model, test_set, context=4, precision="fp16")
+    assert list(PROTOCOLS) == ["rollout", "one-step", "teacher-forced"]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_mode_and_gradients_of_the_network_are_as_before(training, model, test_set, monkeypatch):
+    modes = []
+    original = type(model).forecast
+    monkeypatch.setattr(
+        type(model), "forecast", lambda self, *args: modes.append(self.training) or original(self, *args)
+    )
+    model.train(training)
+    evaluate(model, test_set, **NAMES)
+    assert model.training == training and modes and not any(modes)
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    with pytest.raises(ValueError):
+        evaluate(model, test_set, "teacher-forced", **NAMES)
+    assert model.training == training
+
+
+def test_context_and_batches_that_do_not_fit_are_refused(model, test_set):
+    for context in (0, 7):
+        with pytest.raises(ValueError, match=f"context is {context}; a clip of 7 frames"):
+            evaluate(model, test_set, context=context)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        evaluate(model, test_set, context=4, batch_size=0)
+
+
+def test_named_test_sets_are_scored_after_ten_frames(model):
+    scores = framepred.evaluate(model, framepred.test_set("uci-2", n=3))
+    assert scores.nats.shape == (3, 10) and scores.test_set == "uci-2"
+    assert (scores.nats >= scores.floor + 2 * scores.squared_error - 0.01).all()
