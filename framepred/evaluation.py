@@ -54,12 +54,13 @@ def predict(model: FramePredictor, context: Tensor, target: Tensor, protocol: st
         return model(context, target.shape[1])
     if protocol == "one-step":
         return model(context, target.shape[1], truth=target)
-    if not hasattr(model, "teacher_forced"):
+    teacher_forced = getattr(model, "teacher_forced", None)
+    if teacher_forced is None:
         raise ValueError(
             f"protocol 'teacher-forced' does not apply to {model.network}: it predicts all pixels of a frame at once, from the frames "
             "before it, so no pixel can be given to it. Use 'one-step'."
         )
-    return model.teacher_forced(context, target)
+    return teacher_forced(context, target)
 
 
 @torch.no_grad()

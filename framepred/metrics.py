@@ -43,6 +43,7 @@ def ssim(frames: Float[Tensor, "B T 1 H W"], target: Float[Tensor, "B T 1 H W"])
     value = structural_similarity_index_measure(
         frames.float().flatten(0, 1), target.float().flatten(0, 1), data_range=1.0, reduction="none"
     )
+    assert isinstance(value, Tensor)  # a tuple only where the full image is asked for
     return value.reshape(target.shape[:2])
 
 

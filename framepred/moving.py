@@ -302,7 +302,7 @@ class TestSet:
         """SHA-256 of the frames as bytes, clip after clip."""
         sha256 = hashlib.sha256()
         for batch in self.batches(dtype=torch.uint8):
-            sha256.update(batch.frames.numpy())
+            sha256.update(batch.frames.numpy().data)
         return sha256.hexdigest()
 
 

@@ -106,8 +106,10 @@ def step_by_step(model, context, horizon, given=()):
         predicted = t - context.shape[1]
         if predicted < 0:
             frame = context[:, t]
+        elif predicted < len(given):
+            frame = given[predicted]
         else:
-            frame = given[predicted] if predicted < len(given) else logits[-1].sigmoid()
+            frame = logits[-1].sigmoid()
         features = F.max_pool2d(conv(model.encoder, frame).tanh(), 2)
         h, c = gate(h, c)
         flow = conv(model.flow_head, conv(model.flow[1], conv(model.flow[0], h)))
@@ -180,7 +182,7 @@ def test_batched_equals_single(batch):
             torch.testing.assert_close(together.flow[b : b + 1], alone.flow, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("horizon, truth", [(1, False), (3, False), (3, True)])
+@pytest.mark.parametrize(("horizon", "truth"), [(1, False), (3, False), (3, True)])
 def test_shapes_of_a_forecast(horizon, truth, batch):
     context, target = batch
     forecast = build("spatiotemporal", "tiny")(context, horizon, truth=target[:, :horizon] if truth else None)
@@ -229,7 +231,7 @@ def test_every_parameter_learns_after_one_step(preset, batch):
     assert all(row.any() for row in model.cell.peephole.grad)
 
 
-@pytest.mark.parametrize("loss, error", [("squared", squared_error), ("cross-entropy", cross_entropy)])
+@pytest.mark.parametrize(("loss", "error"), [("squared", squared_error), ("cross-entropy", cross_entropy)])
 def test_loss_is_the_error_and_the_smoothness_of_the_half_size_flow(loss, error, batch):
     context, target = batch
     model = moving(loss=loss, smoothness=10.0)

@@ -33,7 +33,7 @@ def test_zero_flow_is_the_identity():
     torch.testing.assert_close(warp(features, torch.zeros(2, 2, 64, 64)), features, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("dx, dy", [(1, 0), (0, 1), (-3, 2), (5, -4), (11, 8), (12, 0)])
+@pytest.mark.parametrize(("dx", "dy"), [(1, 0), (0, 1), (-3, 2), (5, -4), (11, 8), (12, 0)])
 def test_integer_flow_shifts_and_fills_with_zeros(dx, dy):
     features = torch.rand(2, 3, 9, 12)
     padded = torch.nn.functional.pad(features, (12, 12, 9, 9))

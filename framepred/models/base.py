@@ -6,7 +6,6 @@ import abc
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -103,7 +102,7 @@ class FramePredictor(nn.Module, PyTorchModelHubMixin, abc.ABC):
                     f"truth has shape {tuple(truth.shape)}; expected {expected}: the frames that are to be predicted"
                 )
 
-    def save_pretrained(self, save_directory, *, config: dict[str, Any] | None = None, **kwargs):
+    def save_pretrained(self, save_directory, *, config: Any = None, **kwargs: Any):  # type: ignore[override]
         # config.json names the network too, so that a folder says what it holds.
         own = self._hub_mixin_config if isinstance(self._hub_mixin_config, dict) else {}
         return super().save_pretrained(save_directory, config=config or {"network": self.network, **own}, **kwargs)

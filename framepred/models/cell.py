@@ -46,8 +46,10 @@ class ConvLSTMCell(nn.Module):
         # Rows: W_ci, W_cf, W_co. They start at zero: a plain LSTM.
         self.peephole = nn.Parameter(torch.zeros(3, hidden_channels, 1, 1)) if peepholes else None
         with torch.no_grad():
-            self.input_to_gates.bias.zero_()
-            self.input_to_gates.bias[hidden_channels : 2 * hidden_channels] = forget_bias
+            bias = self.input_to_gates.bias
+            assert bias is not None
+            bias.zero_()
+            bias[hidden_channels : 2 * hidden_channels] = forget_bias
 
     def forward(self, x: Float[Tensor, "B M H W"], state: State | None = None) -> State:
         """One step from `state` (None: all zeros) with input x."""

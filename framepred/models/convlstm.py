@@ -46,6 +46,7 @@ class ConvLSTM(FramePredictor):
             ConvLSTMCell(n_in, n_out, kernel_size, peepholes, forget_bias) for n_in, n_out in zip(widths, hidden)
         )
         self.head = nn.Conv2d(sum(hidden), patch**2, 1)
+        assert self.head.bias is not None
         nn.init.constant_(self.head.bias, output_bias)
 
     def forecast(self, context: Tensor, horizon: int, truth=None, truth_mask=None) -> Forecast:
@@ -69,6 +70,7 @@ class ConvLSTM(FramePredictor):
         """Run the stack, one cell after the other, over frames known in advance: all hidden states, the last states."""
         hidden, states = [], []
         for cell in self.cells:
+            assert isinstance(cell, ConvLSTMCell)
             x, state = cell.run(x)
             hidden.append(x)
             states.append(state)

@@ -32,6 +32,8 @@ class MaskedConv2d(nn.Module):
     optimiser gives to a masked tap, it has no effect.
     """
 
+    mask: Tensor
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, mask: str, dilation: int = 1, bias: bool = True
     ):

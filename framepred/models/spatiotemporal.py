@@ -70,6 +70,7 @@ class SpatioTemporal(FramePredictor):
         self.decoder = nn.Conv2d(channels, 1, kernel_size, padding=kernel_size // 2)
         for parameter in self.flow_head.parameters():
             nn.init.zeros_(parameter)
+        assert self.decoder.bias is not None
         nn.init.constant_(self.decoder.bias, output_bias)
 
     def forecast(self, context: Tensor, horizon: int, truth=None, truth_mask=None) -> Forecast:

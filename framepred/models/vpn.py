@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ class Decoder(nn.Module):
 
     def draw(self, share: Float[Tensor, "B C H W"], rule: wavefront.Rule) -> tuple[Tensor, Tensor]:
         """The logits and the frame that `rule` draws pixel by pixel, with cached activations."""
-        return wavefront.draw(self.frame, list(self.blocks), list(self.head), share, rule)
+        return wavefront.draw(self.frame, cast(list, list(self.blocks)), cast(list, list(self.head)), share, rule)
 
 
 class VideoPixelNetwork(FramePredictor):
@@ -118,7 +119,7 @@ class VideoPixelNetwork(FramePredictor):
         )
         self.cell = ConvLSTMCell(encoder_channels, hidden_channels, kernel_size, peepholes, forget_bias)
         self.decoder = Decoder(hidden_channels // patch**2, decoder_channels, decoder_blocks, head_channels)
-        nn.init.constant_(self.decoder.head[-1].bias, output_bias)
+        nn.init.constant_(cast(Tensor, self.decoder.head[-1].bias), output_bias)
 
     def forecast(self, context: Tensor, horizon: int, truth=None, truth_mask=None) -> Forecast:
         return self._zero_frame(context, horizon, truth, truth_mask)[0]

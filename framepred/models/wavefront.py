@@ -13,6 +13,7 @@ of each run. Two observations make it cheap:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +65,7 @@ class CachedBlock:
 
     def __init__(self, block: ResidualBlock, size: tuple[int, int, int]):
         self.reduce, self.expand = _matrix(block.reduce), _matrix(block.expand)
-        self.spatial = CachedConv2d(block.spatial, size)
+        self.spatial = CachedConv2d(cast(MaskedConv2d, block.spatial), size)
 
     def __call__(self, h: Float[Tensor, "B P C"], y: Pixels, x: Pixels) -> Float[Tensor, "B P C"]:
         self.spatial.write(y, x, F.linear(F.relu(h), *self.reduce).relu_())
