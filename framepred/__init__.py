@@ -10,11 +10,22 @@ from framepred.training import TrainConfig, train
 
 __version__ = "0.1.0"
 
+
+def __getattr__(name: str):
+    if name in ("FlowPlayer", "FramePlayer"):  # they need a notebook's widgets, so they are imported when asked for
+        from framepred import players
+
+        return getattr(players, name)
+    raise AttributeError(f"module 'framepred' has no attribute {name!r}")
+
+
 __all__ = [
     "PROTOCOLS",
     "Clips",
     "Digits",
+    "FlowPlayer",
     "Forecast",
+    "FramePlayer",
     "FramePredictor",
     "MovingDigits",
     "Scores",

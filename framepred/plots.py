@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,10 +9,8 @@ import numpy as np
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from IPython.display import Image
     from matplotlib.figure import Figure
 
-RED = np.array([220, 40, 40], np.uint8)
 
 
 def grey(frames: Tensor | np.ndarray) -> np.ndarray:
@@ -32,11 +29,10 @@ def overlay(truth: Tensor | np.ndarray, prediction: Tensor | np.ndarray) -> np.n
     """The truth in white and, in red, what a prediction paints where the truth has nothing (T Figures 4.4–4.8).
 
     Returns:
-        uint8 (T, H, W, 3). A pixel's red is the prediction's excess over the truth.
+        uint8 (T, H, W, 3): red max(t, p), green and blue t, for truth t and prediction p. FramePlayer's overlay.
     """
-    true, predicted = grey(truth).astype(int), grey(prediction).astype(int)
-    excess = (predicted - true).clip(0)[..., None]
-    return (true[..., None] + excess * (RED / 255) + 0.5).clip(0, 255).astype(np.uint8)
+    true, predicted = grey(truth), grey(prediction)
+    return np.stack([np.maximum(true, predicted), true, true], -1)
 
 
 def film_strip(
@@ -82,25 +78,3 @@ def film_strip(
     for ax, title in zip((ax for k, ax in enumerate(axes[0]) if not (gap_after and k == gap_after)), titles):
         ax.set_title(title, fontsize=8, pad=2)
     return figure
-
-
-def animation(rows: Sequence[Tensor | np.ndarray], zoom: int = 3, milliseconds: int = 150, alt: str = "") -> Image:
-    """Clips side by side as a moving picture (GIF, every grey level kept, hard pixels), for a page or a notebook.
-
-    Args:
-        rows: clips of equal length and size, each as `grey` takes them.
-        zoom: screen pixels for each pixel of a frame.
-        milliseconds: how long a frame stays.
-    """
-    from IPython.display import Image
-    from PIL import Image as Picture
-
-    clips = [grey(r) for r in rows]
-    rule = np.full((*clips[0].shape[:2], 1), 90, np.uint8)
-    wide = np.concatenate([part for clip in clips for part in (rule, clip)][1:], 2)
-    pictures = [Picture.fromarray(f.repeat(zoom, 0).repeat(zoom, 1)) for f in wide]
-    buffer = io.BytesIO()
-    pictures[0].save(
-        buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, optimize=False
-    )
-    return Image(buffer.getvalue(), format="gif", alt=alt)

@@ -1,8 +1,10 @@
 """What the tests share: glyphs, and a machine on which nothing outside the test's own folder is written."""
 
 import os
+import tempfile
 
 import hypothesis
+import hypothesis.configuration
 import pytest
 import torch
 
@@ -12,6 +14,12 @@ from framepred.digits import load_digits
 # Reproducible, and without a folder of examples beside the tests.
 hypothesis.settings.register_profile("framepred", database=None, deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("framepred")
+
+
+def pytest_configure(config):
+    folder = tempfile.TemporaryDirectory(prefix="hypothesis-")
+    hypothesis.configuration.set_hypothesis_home_dir(folder.name)
+    config.add_cleanup(folder.cleanup)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -46,7 +46,7 @@ GOOD = noise(4, 6, 8)
 
 
 @pytest.mark.parametrize(
-    "rows, message",
+    ("rows", "message"),
     [
         ({}, "no rows"),
         ({"truth": GOOD, "VPN": GOOD[:3]}, "'VPN' has 3 frames; 'truth' has 4"),
@@ -72,7 +72,7 @@ def test_integers_other_than_grey_values_are_refused():
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    ("options", "message"),
     [
         ({"nats": {"VPM": np.ones(4)}}, "'VPM'"),
         ({"nats": {"VPN": np.ones(3)}}, r"'VPN' have shape \(3,\)"),
@@ -111,7 +111,9 @@ def test_too_many_pixels_are_refused_with_size_and_limit():
 # --- what is packed --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("as_given", [np.asarray, torch.from_numpy, lambda x: x / 255.0, lambda x: torch.from_numpy(x) / 255])
+@pytest.mark.parametrize(
+    "as_given", [np.asarray, torch.from_numpy, lambda x: x / 255.0, lambda x: torch.from_numpy(x) / 255]
+)
 def test_rows_come_back_from_the_packed_clips(as_given):
     rows = {"truth": noise(2, 5, 1, 6, 8), "VPN": noise(2, 5, 1, 6, 8, seed=1)}
     player = FramePlayer({name: as_given(row) for name, row in rows.items()})
@@ -158,12 +160,20 @@ def test_a_bundle_carries_page_picture_and_text_and_opens_no_widget(monkeypatch)
 
     before = len(_instances)
     for player in (FramePlayer({"truth": GOOD}), FlowPlayer(GOOD, np.zeros((4, 2, 6, 8)))):
-        bundle = player._repr_mimebundle_()
+        bundle, _ = player._repr_mimebundle_()
         assert set(bundle) == {"text/plain", "text/html", "image/png"}
         assert Image.open(io.BytesIO(base64.b64decode(bundle["image/png"]))).format == "PNG"
     assert len(_instances) == before
     monkeypatch.setenv("FRAMEPRED_PLAYERS", "live")
-    assert set(player._repr_mimebundle_()) == {*bundle, "application/vnd.jupyter.widget-view+json"}
+    assert set(player._repr_mimebundle_()[0]) == {*bundle, "application/vnd.jupyter.widget-view+json"}
+    player.close()
+
+
+def test_a_live_notebook_gets_no_page_that_its_server_would_drop(monkeypatch):
+    monkeypatch.setenv("FRAMEPRED_PLAYERS", "live")
+    player = FramePlayer({"noise": noise(3, 100, 1, 64, 64)})
+    bundle, _ = player._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "image/png", "application/vnd.jupyter.widget-view+json"}
     player.close()
 
 

@@ -7,6 +7,7 @@ import io
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -17,7 +18,7 @@ HEADING = 16  # height of a line of names or frame numbers in a picture
 COLUMN = 7  # width to leave for a letter of a name
 
 
-def to_numpy(value: object) -> np.ndarray:
+def to_numpy(value: Any) -> np.ndarray:
     """A tensor (of any device and precision) or an array, as an array that NumPy can compute with."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
@@ -67,7 +68,9 @@ def same_shape(rows: Mapping[str, np.ndarray]) -> tuple[int, int, int, int]:
 def check_size(n_bytes: int, what: str) -> None:
     """Refuse what would make a browser slow."""
     if n_bytes > LIMIT:
-        raise ValueError(f"{what} are {n_bytes / 2**20:.1f} MiB of pixels; a player holds at most {LIMIT / 2**20:.0f} MiB")
+        raise ValueError(
+            f"{what} are {n_bytes / 2**20:.1f} MiB of pixels; a player holds at most {LIMIT / 2**20:.0f} MiB"
+        )
 
 
 def pack(data: bytes) -> str:
@@ -78,7 +81,9 @@ def pack(data: bytes) -> str:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def film_strip(rows: Mapping[str, np.ndarray], context: int = 0, columns: int | None = None, zoom: int = 1) -> Image.Image:
+def film_strip(
+    rows: Mapping[str, np.ndarray], context: int = 0, columns: int | None = None, zoom: int = 1
+) -> Image.Image:
     """A row of frames for each name, with the frame numbers above and a wider gap after the context.
 
     Args:

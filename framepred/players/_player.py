@@ -38,7 +38,7 @@ class Player(anywidget.AnyWidget):
     sample = traitlets.Int(0, help="clip shown, from 0").tag(sync=True)
     view = traitlets.Unicode(help="how the frames are drawn").tag(sync=True)
     _spec = traitlets.Dict().tag(sync=True)
-    _clips = traitlets.List().tag(sync=True)
+    _clips = traitlets.List(traitlets.Unicode()).tag(sync=True)
     _css = (HERE / "players.css").read_text("utf-8")
     VIEWS: tuple[str, ...] = ()
 
@@ -58,10 +58,13 @@ class Player(anywidget.AnyWidget):
     @traitlets.validate("frame", "sample", "view")
     def _known(self, proposal):
         name, value = proposal["trait"].name, proposal["value"]
-        allowed = {"frame": range(self.n_frames), "sample": range(self.n_samples), "view": self.VIEWS}[name]
-        if value not in allowed:
-            known = ", ".join(allowed) if name == "view" else f"0 to {len(allowed) - 1}"
-            raise traitlets.TraitError(f"{name} is {value!r}; expected {known}")
+        if name == "view":
+            known, expected = value in self.VIEWS, ", ".join(self.VIEWS)
+        else:
+            n = self.n_frames if name == "frame" else self.n_samples
+            known, expected = 0 <= value < n, f"0 to {n - 1}"
+        if not known:
+            raise traitlets.TraitError(f"{name} is {value!r}; expected {expected}")
         return value
 
     def pictures(self, sample: int) -> dict[str, np.ndarray]:
@@ -85,8 +88,14 @@ class Player(anywidget.AnyWidget):
     def html(self) -> str:
         """The player as HTML that needs no other file, no kernel and no network."""
         kind = type(self).__name__
-        state = {"frame": self.frame, "sample": self.sample, "view": self.view, "_spec": self._spec, "_clips": self._clips}
-        state = json.dumps(state, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+        state = {
+            "frame": self.frame,
+            "sample": self.sample,
+            "view": self.view,
+            "_spec": self._spec,
+            "_clips": self._clips,
+        }
+        data = json.dumps(state, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
         script = self._esm + (HERE / "static.js").read_text("utf-8")
         alt = html.escape(f"Film strip: {self}", quote=True)
         picture = f'<img class="dark-light" alt="{alt}" src="data:image/png;base64,{self._strip()}">'
@@ -94,7 +103,7 @@ class Player(anywidget.AnyWidget):
         def page(inside: str) -> str:
             return (
                 f'<div class="framepred-static" data-player="{kind}"><style>{self._css}</style>{inside}'
-                f'<script type="application/json">{state}</script></div>\n'
+                f'<script type="application/json">{data}</script></div>\n'
                 f'<script type="module">\n{script}start({kind});\n</script>'
             )
 
@@ -122,17 +131,16 @@ class Player(anywidget.AnyWidget):
         super().open()
         return super().model_id
 
-    def _repr_mimebundle_(self, **kwargs) -> dict[str, object]:
-        bundle: dict[str, object] = {"text/plain": repr(self), "image/png": self._strip(), "text/html": self.html()}
-        if asked_by_browser():
-            bundle["application/vnd.jupyter.widget-view+json"] = {
-                "version_major": 2,
-                "version_minor": 0,
-                "model_id": self.model_id,
-            }
-            if len(bundle["text/html"]) > NOTEBOOK_LIMIT:
-                del bundle["text/html"]
-        return bundle
+    def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
+        """Every form of the output, and no metadata; the host takes the one it can show."""
+        page, live = self.html(), asked_by_browser()
+        bundle: dict[str, object] = {"text/plain": repr(self), "image/png": self._strip()}
+        if not live or len(page) <= NOTEBOOK_LIMIT:
+            bundle["text/html"] = page
+        if live:
+            view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+            bundle["application/vnd.jupyter.widget-view+json"] = view
+        return bundle, {}
 
 
 def asked_by_browser() -> bool:

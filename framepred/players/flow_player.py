@@ -54,7 +54,9 @@ class FlowPlayer(Player):
         N, T, H, W = self.rows["frames"].shape
         self.motion = -_flow(flow, (N, T, 2, H, W))
         if not 0 <= context < T or every < 1:
-            raise ValueError(f"context is {context} and every {every}; expected 0 to {T - 1} frames, and at least 1 pixel")
+            raise ValueError(
+                f"context is {context} and every {every}; expected 0 to {T - 1} frames, and at least 1 pixel"
+            )
         _data.check_size(7 * N * T * H * W, f"{N} clips × {T} frames and flows of {W}×{H}")
         self.rows["warped"] = _warped(self.rows["frames"], -self.motion)
         if target is not None:
@@ -87,8 +89,8 @@ def _flow(flow: object, shape: tuple[int, ...]) -> np.ndarray:
     """The flow in steps of `STEP` pixels, as float32 of `shape`."""
     array = _data.to_numpy(flow)
     if array.shape != shape and (1, *array.shape) != shape:
-        N, T, _, H, W = shape
-        raise ValueError(f"'flow' has shape {array.shape}; 'frames' need {shape if N > 1 else shape[1:]}: an (x, y) for each of {W}×{H} pixels")
+        expected = shape if shape[0] > 1 else shape[1:]
+        raise ValueError(f"'flow' has shape {array.shape}; 'frames' need {expected}: an (x, y) for every pixel")
     if not np.abs(array).max() <= 1000:
         raise ValueError("'flow' is not finite, or beyond ±1000 pixels")
     return (np.rint(array.reshape(shape) / STEP) * STEP).astype(np.float32)

@@ -52,30 +52,39 @@ class FramePlayer(Player):
         if not rows:
             raise ValueError("no rows; expected at least one name with its frames")
         self.rows = {str(name): _data.grey(name, frames) for name, frames in rows.items()}
-        if not isinstance(context, int):
+        if isinstance(context, int):
+            n_context = context
+        else:
             before = _data.grey("context", context)
             for name, row in self.rows.items():
                 _data.same_shape({name: row[:, :1], "context": before[:, :1]})
                 self.rows[name] = np.concatenate([before, row], 1)
-            context = before.shape[1]
+            n_context = before.shape[1]
         N, T, H, W = _data.same_shape(self.rows)
-        if not 0 <= context < T:
-            raise ValueError(f"context is {context}; of {T} frames, 0 to {T - 1} can be context")
+        if not 0 <= n_context < T:
+            raise ValueError(f"context is {n_context}; of {T} frames, 0 to {T - 1} can be context")
         _data.check_size(N * T * H * W * len(rows), f"{N} clips × {len(rows)} rows × {T} frames of {W}×{H}")
         self.truth = next(iter(self.rows)) if truth is None else truth
         if self.truth not in self.rows:
             raise ValueError(f"truth is {truth!r}; the rows are {', '.join(self.rows)}")
         # Rows of one frame are neighbours: what they have in common (the context, black) compresses to almost nothing.
         clips = [_data.pack(np.stack(clip, 1).tobytes()) for clip in zip(*self.rows.values())]
-        errors = {name: _nats(name, values, (N, T - context), self.rows) for name, values in (nats or {}).items()}
-        spec = {"rows": list(self.rows), "context": context, "nats": errors, "truth": list(self.rows).index(self.truth)}
+        errors = {name: _nats(name, values, (N, T - n_context), self.rows) for name, values in (nats or {}).items()}
+        spec = {
+            "rows": list(self.rows),
+            "context": n_context,
+            "nats": errors,
+            "truth": list(self.rows).index(self.truth),
+        }
         super().__init__((N, T, H, W), spec, clips, view=view, **options)
 
     def pictures(self, sample: int) -> dict[str, np.ndarray]:
         clip = {name: row[sample] for name, row in self.rows.items()}
         t = clip[self.truth]
         if self.view == "overlay":
-            return {name: p if name == self.truth else np.stack([np.maximum(t, p), t, t], -1) for name, p in clip.items()}
+            return {
+                name: p if name == self.truth else np.stack([np.maximum(t, p), t, t], -1) for name, p in clip.items()
+            }
         if self.view == "difference":
             return {name: p if name == self.truth else np.maximum(t, p) - np.minimum(t, p) for name, p in clip.items()}
         return clip

@@ -105,7 +105,8 @@ function createPlayer({ model, el }, parts) {
     choice("Speed", speeds.map((s) => [s, `${s} fps`]), speed, (value) => (speed = Number(value))),
     zoom, h("label", {}, loopBox, "Loop"));
   const root = h("div", {
-    class: "framepred", role: "group", "aria-label": parts.label, "data-lm-suppress-shortcuts": "true", onkeydown: onKey,
+    class: "framepred", role: "group", "aria-label": parts.label, onkeydown: onKey, onkeyup: onKey,
+    "data-lm-suppress-shortcuts": "", // keys are for the player, and not for Jupyter Lab
   }, stage, caption, ...(parts.below ?? []), time, options, live);
 
   // Where the context ends, on the slider's track: dashed before, solid after.
@@ -157,6 +158,9 @@ function createPlayer({ model, el }, parts) {
 
   function onKey(event) {
     const target = event.target;
+    // Except with Ctrl: one can save the notebook from here.
+    root.toggleAttribute("data-lm-suppress-shortcuts", !(event.ctrlKey || event.metaKey));
+    if (event.type === "keyup") return;
     if (event.ctrlKey || event.altKey || event.metaKey || target.matches("select")) return;
     if (parts.key?.(event)) show();
     else if (event.shiftKey) return;
