@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on, in files that are either whole or not there.
+"""Checkpoints: all that a run needs to go on, in files that are either whole or not there; and signals that ask for one.
 
 The name of a file holds its step and the SHA-256 digest of its bytes, so a damaged one shows, and there is no second
 file that could be lost or damaged itself.
@@ -6,9 +6,13 @@ file that could be lost or damaged itself.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import signal
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +67,38 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         path.replace(aside)
         warnings.warn(f"the checkpoint {path} is damaged (now {aside.name}); trying the one before it", stacklevel=3)
     if found:
-        raise ValueError(f"every checkpoint in {folder} is damaged; give another out, and {folder.parent} as warm_start")
+        raise ValueError(
+            f"every checkpoint in {folder} is damaged; give another out, and {folder.parent} as warm_start"
+        )
     return None
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a folder, the oldest first."""
     return sorted(folder.glob("step-*-*.pt"))
+
+
+@contextlib.contextmanager
+def signals_noted(catch: bool = True) -> Iterator[list[str]]:
+    """Note the first SIGTERM or Ctrl-C in a list instead of dying of it; a second one has its usual effect.
+
+    Only the main thread may set handlers; elsewhere signals stay with whoever handles them.
+    """
+    caught: list[str] = []
+    if not catch or threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def note(number: int, frame) -> None:
+        caught.append(signal.Signals(number).name)
+        restore()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield caught
+    finally:
+        restore()

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-
 def grey(frames: Tensor | np.ndarray) -> np.ndarray:
     """Frames (T, 1, H, W) or (T, H, W), floats in [0, 1] or uint8, as uint8 (T, H, W)."""
     array = np.asarray(frames.detach().cpu() if isinstance(frames, Tensor) else frames)

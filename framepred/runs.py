@@ -7,8 +7,10 @@ published copy. A file is written under another name first and then renamed, so 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import inspect
+import io
 import json
 import os
 import platform
@@ -55,13 +57,20 @@ def load(run: str | os.PathLike) -> FramePredictor:
         elif str(run).count("/") == 1 and not folder.exists() and not str(run).startswith((".", "runs/")):
             folder = _from_hub(str(run))
         else:
-            raise FileNotFoundError(f"no run at {str(run)!r} (a run folder holds config.json); published runs: {', '.join(published) or 'none'}")
+            raise FileNotFoundError(
+                f"no run at {str(run)!r} (a run folder holds config.json); published runs: {', '.join(published) or 'none'}"
+            )
     config = json.loads((folder / "config.json").read_text())
     if config.get("network") not in NETWORKS:
-        raise ValueError(f"{folder / 'config.json'} names the network {config.get('network')!r}; known: {', '.join(NETWORKS)}")
+        raise ValueError(
+            f"{folder / 'config.json'} names the network {config.get('network')!r}; known: {', '.join(NETWORKS)}"
+        )
     if not (folder / "model.safetensors").is_file():
-        raise FileNotFoundError(f"{folder} holds no weights: they were left out of the published run, or not yet written")
-    return NETWORKS[config["network"]].from_pretrained(folder).eval()
+        raise FileNotFoundError(
+            f"{folder} holds no weights: they were left out of the published run, or not yet written"
+        )
+    with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where it reads from
+        return NETWORKS[config["network"]].from_pretrained(folder).eval()
 
 
 def published_runs() -> dict[str, Path]:
@@ -91,7 +100,7 @@ def describe(
             "parent": parent,
             "seed": training["seed"],
             "parameters": sum(p.numel() for p in model.parameters()),
-            "architecture": model._hub_mixin_config,
+            "architecture": _arguments(model),
             "training": training,
             **_describe_clips(clips),
             "validation": _describe_clips(validation) if validation else None,
@@ -123,7 +132,9 @@ def claim(folder: Path, run: dict[str, Any], may_differ: Collection[str] = ()) -
     if record is None:
         taken = [name for name in (*FILES, "checkpoints") if (folder / name).exists()]
         if taken:
-            raise FileExistsError(f"{folder} holds {', '.join(taken)} but is no run of framepred; choose another folder")
+            raise FileExistsError(
+                f"{folder} holds {', '.join(taken)} but is no run of framepred; choose another folder"
+            )
         write_record(folder, {**run, "steps": 0})
         return None
     before, now = (_flat({key: tree.get(key) for key in IDENTITY}) for tree in (record, run))
@@ -136,7 +147,11 @@ def claim(folder: Path, run: dict[str, Any], may_differ: Collection[str] = ()) -
 
 
 def save_run(
-    folder: Path, model: FramePredictor, weights: Mapping[str, Tensor], history: pandas.DataFrame, record: dict[str, Any]
+    folder: Path,
+    model: FramePredictor,
+    weights: Mapping[str, Tensor],
+    history: pandas.DataFrame,
+    record: dict[str, Any],
 ) -> None:
     """Write what a run has come to: configuration, weights, history, and `record` as `run.json`.
 
@@ -144,16 +159,14 @@ def save_run(
     """
     for name in ("scores.npz", "samples.npz"):
         (folder / name).unlink(missing_ok=True)
-    config = json.dumps(_plain({"network": model.network, **model._hub_mixin_config}), indent=2)
+    config = json.dumps(_plain({"network": model.network, **_arguments(model)}), indent=2)
     write_whole(folder / "config.json", lambda path: Path(path).write_text(config + "\n"))
     _save_weights(folder, weights)
     write_whole(folder / "history.csv", lambda path: history.to_csv(path, index=False))
     write_record(folder, {**record, "test_sets": {}})
 
 
-def publish(
-    run: str | os.PathLike, to: str | os.PathLike, precision: str = "fp16", weights: bool = True
-) -> Path:
+def publish(run: str | os.PathLike, to: str | os.PathLike, precision: str = "fp16", weights: bool = True) -> Path:
     """Copy a run, finished or not, for others to load: weights in half precision, no checkpoints.
 
     Args:
@@ -238,7 +251,9 @@ def save_samples(folder: str | os.PathLike, samples: Mapping[str, Tensor | np.nd
         elif values.dtype == np.uint8:
             arrays[key] = values
         elif values.size and not (values.min() >= 0 and values.max() <= 1):  # NaN fails too
-            raise ValueError(f"samples {key!r} have values from {values.min():.4g} to {values.max():.4g}; expected [0, 1]")
+            raise ValueError(
+                f"samples {key!r} have values from {values.min():.4g} to {values.max():.4g}; expected [0, 1]"
+            )
         else:
             arrays[key] = np.round(255 * values).astype(np.uint8)
     _save_arrays(Path(folder) / "samples.npz", arrays)
@@ -251,7 +266,11 @@ def load_samples(folder: str | os.PathLike) -> dict[str, np.ndarray]:
 
 def provenance(device: torch.device) -> dict[str, Any]:
     """What a number needs beside it to be traced: code, versions, hardware, time."""
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    hardware = (
+        torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    )
     names = ("framepred", "torch", "numpy", "accelerate")
     return {
         "commit": _git("rev-parse", "HEAD"),
@@ -338,12 +357,17 @@ def _describe_clips(clips: MovingDigits) -> dict[str, Any]:
     }
 
 
+def _arguments(model: FramePredictor) -> dict[str, Any]:
+    """The arguments of `__init__` that the network was made with, defaults included."""
+    return dict(model._hub_mixin_config or {})  # type: ignore[arg-type]
+
+
 def _preset(model: FramePredictor) -> str | None:
     """The name of the preset that the network was built from; None if it is none of them."""
     arguments = inspect.signature(type(model)).parameters
     defaults = {name: argument.default for name, argument in arguments.items()}
     for name, preset in PRESETS[model.network].items():
-        if _plain({**defaults, **preset}) == _plain(model._hub_mixin_config):
+        if _plain({**defaults, **preset}) == _plain(_arguments(model)):
             return name
     return None
 
@@ -363,7 +387,9 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _git(*arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

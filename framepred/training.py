@@ -6,16 +6,13 @@ a run can be stopped anywhere, resumed from a checkpoint, and spread over proces
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import math
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from framepred.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
+from framepred.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint, signals_noted
+from framepred.config import MAY_CHANGE, OPTIMIZERS, SCHEDULES, TrainConfig, autocast, learning_rate
 from framepred.metrics import cross_entropy
 from framepred.models.base import FramePredictor
 from framepred.moving import MovingDigits, _uniform
@@ -33,102 +31,10 @@ from framepred.runs import claim, describe, load, provenance, save_run, sweep
 if TYPE_CHECKING:
     import pandas
 
+__all__ = ["OPTIMIZERS", "SCHEDULES", "TrainConfig", "autocast", "learning_rate", "train"]
+
 VALIDATION_SEED = 20_150_613  # the day on which the ConvLSTM was put on arXiv; all runs are validated on the same clips
 FEEDBACK_STREAM = 2**62  # of a seed's random numbers: far from those that make the clips
-FEEDBACKS = ("own", "truth", "scheduled")
-PRECISIONS = ("auto", "bf16", "fp32")
-OPTIMIZERS = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
-SCHEDULES = {
-    "one-cycle": lambda t: t / 0.1 if t < 0.1 else 0.5 + 0.5 * math.cos(math.pi * (t - 0.1) / 0.9),
-    "cosine": lambda t: 0.5 + 0.5 * math.cos(math.pi * t),
-    "decay": lambda t: 0.01**t,
-    "constant": lambda t: 1.0,
-}
-# What may change when a run is resumed: how long it takes, how it is watched, and how its numbers are computed.
-MAY_CHANGE = (
-    "steps", "minutes", "checkpoint_minutes", "log_every", "patience", "accumulate", "precision", "compile", "channels_last",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How a network is trained. Every field is checked when a config is made.
-
-    steps: optimiser steps in all, those of earlier sessions included. Schedules other than "constant", and "scheduled"
-        feedback, stretch over them: a run resumed with more steps goes on as the longer run would from there.
-    batch_size: clips a step, over all processes. Step k uses clips k·batch_size, … of `seed`.
-    accumulate: parts that the batch is computed in, one after the other, to save memory.
-    optimizer: "adam", or "rmsprop" as in the thesis.
-    learning_rate: its largest value. The thesis starts from 1e-3 (ConvLSTM), 1e-4 (spatio-temporal), 3e-4 (VPN).
-    schedule: "one-cycle" (linear rise over the first tenth of the steps, then a cosine to zero), "cosine" (to zero),
-        "decay" (exponential, to a hundredth; the thesis says that its rate decays, not how), or "constant".
-    clip_norm: gradients of a larger norm are scaled down to it.
-    ema: decay of an exponential moving average of the weights, which is then what is validated and saved; 0 for none.
-        In the first steps k it is (1 + k) / (10 + k) at most, or short runs would keep their first weights.
-    context, horizon: frames seen and frames predicted in training.
-    feedback: what is fed back for the frames to predict: the network's "own" predictions, the "truth", or "scheduled":
-        each frame the truth with a probability that falls linearly from 1 to 0 over the run (Bengio et al. 2015).
-    precision: "auto", "bf16" or "fp32"; see `autocast`.
-    compile: use torch.compile. It takes minutes to start and pays on a GPU; on a CPU it changed nothing.
-    channels_last: keep images as (H, W, C) in memory, which convolutions on recent GPUs prefer.
-    validate_every: steps between two validations, on `validation_clips` clips of the digits given to `train`.
-    patience: validations without a better result after which the run ends; 0 for no early stopping.
-    log_every: steps between two rows of the history.
-    minutes: after which this session ends, with a checkpoint, to be resumed by the same call; None for no limit.
-    checkpoint_minutes: between two checkpoints; 0 for one after each step.
-    """
-
-    steps: int = 1000
-    batch_size: int = 16
-    accumulate: int = 1
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
-    schedule: str = "one-cycle"
-    clip_norm: float = 1.0
-    ema: float = 0.0
-    context: int = 10
-    horizon: int = 10
-    feedback: str = "own"
-    seed: int = 0
-    precision: str = "auto"
-    compile: bool = False
-    channels_last: bool = False
-    validate_every: int = 500
-    validation_clips: int = 100
-    patience: int = 0
-    log_every: int = 10
-    minutes: float | None = None
-    checkpoint_minutes: float = 5.0
-
-    def __post_init__(self):
-        at_least = dict.fromkeys(
-            ("steps", "batch_size", "accumulate", "context", "horizon", "validate_every", "validation_clips", "log_every"), 1
-        )
-        for name, least in {**at_least, "patience": 0, "seed": 0}.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
-        for name in ("learning_rate", "clip_norm", "ema", "checkpoint_minutes", "minutes"):
-            value = getattr(self, name)
-            if name == "minutes" and value is None:
-                continue
-            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
-                raise ValueError(f"{name} is {value!r}; expected a number of at least 0")
-            if value == 0 and name not in ("ema", "checkpoint_minutes"):
-                raise ValueError(f"{name} is 0; expected a positive number")
-        for name in ("compile", "channels_last"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected True or False")
-        known_names = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "precision": PRECISIONS, "feedback": FEEDBACKS}
-        for name, known in known_names.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
-        if self.ema >= 1:
-            raise ValueError(f"ema is {self.ema}; expected a decay below 1, such as 0.999")
-        if self.seed >= 2**63:
-            raise ValueError(f"seed is {self.seed}; expected 0 to 2**63 - 1")
-        if self.batch_size % self.accumulate:
-            raise ValueError(f"batch_size {self.batch_size} cannot be cut into {self.accumulate} equal parts (accumulate)")
 
 
 @dataclass
@@ -151,7 +57,7 @@ class Progress:
         best = self.best["step"] if self.best else math.inf
         return sum(row["step"] > best and not math.isnan(row["validation_nats"]) for row in self.rows)
 
-    def row(self, config: TrainConfig, validation_nats: float = math.nan) -> dict[str, float]:
+    def row(self, config: TrainConfig, validation_nats: float = math.nan) -> dict[str, Any]:
         """What the recent steps add to the history."""
         loss, nats, _ = torch.stack(self.recent).mean(0).tolist()
         return {
@@ -227,16 +133,19 @@ def train(
     from accelerate.utils import broadcast, parse_flag_from_env
 
     began = time.perf_counter()
+    if PartialState._shared_state and PartialState().num_processes != int(os.environ.get("WORLD_SIZE", "1")):
+        PartialState._reset_state()  # a notebook that trained alone has now forked into several processes
     processes = PartialState(cpu=not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"))
     n_processes, rank = processes.num_processes, processes.process_index
     _check(model, clips, config, validation, n_processes)
     device = processes.device if n_processes > 1 else next(model.parameters()).device
 
     # What the folder holds: nothing, or this run.
-    done, checkpoint = Progress(), None
+    done, record, checkpoint = Progress(), None, None
     if out is not None:
         out = Path(out)
-        run = describe(model, clips, dataclasses.asdict(config), validation, warm_start and Path(warm_start).name)
+        parent = None if warm_start is None else Path(warm_start).name
+        run = describe(model, clips, dataclasses.asdict(config), validation, parent)
         with processes.main_process_first():
             record = claim(out, run, MAY_CHANGE)
             checkpoint = load_checkpoint(out / "checkpoints")
@@ -248,7 +157,9 @@ def train(
             return pandas.read_csv(out / "history.csv")
 
     # The weights, their average and the optimiser: as they are, from another run, or from the checkpoint.
-    model.to(device, memory_format=torch.channels_last if config.channels_last else torch.preserve_format)
+    model.to(device)
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if warm_start is not None and checkpoint is None:
         _copy_weights(load(warm_start), model, warm_start)
     if n_processes > 1:
@@ -267,33 +178,38 @@ def train(
     def kept() -> Mapping[str, Tensor]:
         return done.best["weights"] if done.best else judged.state_dict()
 
+    def write_folder(out: Path) -> None:
+        save_run(out, model, kept(), done.history(config), {**run, **done.summary(config)})
+
     def save(ended: str | None = None) -> None:
         session.update(to_step=done.step, seconds=round(time.perf_counter() - began, 3), ended=ended)
         if out is not None and rank == 0:
             state = {"model": model.state_dict(), "average": average.state_dict() if average is not None else None}
             state |= {"optimizer": optimizer.state_dict(), "config": dataclasses.asdict(config), "done": vars(done)}
             save_checkpoint(out / "checkpoints", done.step, state)
-            save_run(out, model, kept(), done.history(config), {**run, **done.summary(config)})
+            write_folder(out)
 
     ended = done.ended(config)
     session = {"from_step": done.step, "to_step": done.step, "seconds": 0.0, "ended": None, "processes": n_processes}
+    if ended and out is not None and record is not None and record["steps"] != done.step and rank == 0:
+        write_folder(out)  # the last session was killed after its last checkpoint and before this
     if not ended:
         done.sessions.append(session | provenance(device))
         session = done.sessions[-1]
         if out is not None and rank == 0:
             sweep(out)
         if checkpoint is None:
-            save()  # where the disk is full or the network cannot be saved, this is the time to know it
+            save()  # if that is impossible, it is better to know it now
 
     objective = torch.compile(model.loss) if config.compile else model.loss
     part = config.batch_size // config.accumulate // n_processes  # clips computed at a time
     agree = _agreement(n_processes)
     loop_began = saved = time.perf_counter()
-    saving = saved - began
+    saving = 0.0  # seconds that the last checkpoint took
     label = f"training {model.network}"
     bar = tqdm(desc=label, total=config.steps, initial=done.step, unit="step", disable=not progress or rank > 0)
     model.train()
-    with bar, _signals(catch=out is not None) as caught:
+    with bar, signals_noted(out is not None) as caught:
         while not ended:
             # One step.
             step = done.step
@@ -321,12 +237,12 @@ def train(
             bar.update()
 
             # What is noted of it. Only here, and before a checkpoint, does the loop wait for the device.
-            validate = validation is not None and (done.step % config.validate_every == 0 or done.step == config.steps)
-            if validate or done.step % config.log_every == 0:
+            judge = validation if done.step % config.validate_every == 0 or done.step == config.steps else None
+            if judge is not None or done.step % config.log_every == 0:
                 _check_finite(done, config, out)
                 score = math.nan
-                if validate:
-                    score = _validate(judged, validation, config, part, processes, device)
+                if judge is not None:
+                    score = _validate(judged, judge, config, part, processes, device)
                     if done.best is None or score < done.best["nats"]:
                         weights = {key: value.detach().cpu().clone() for key, value in judged.state_dict().items()}
                         done.best = {"step": done.step, "nats": score, "weights": weights}
@@ -345,35 +261,14 @@ def train(
                 save(ended)
                 saved = time.perf_counter()
                 saving = saved - now
-    if caught:
-        print(f"{caught[0]}: {label} stopped after step {done.step} of {config.steps}; the same call resumes", file=sys.stderr)
+    if ended not in ("finished", "patience") and rank == 0 and out is not None:
+        print(
+            f"{ended}: {label} stopped after step {done.step} of {config.steps}; the same call resumes", file=sys.stderr
+        )
     model.load_state_dict(kept())
     model.eval()
     processes.wait_for_everyone()
     return done.history(config)
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """The learning rate of a step, counted from 0: of the middle of it, so that none is zero."""
-    return config.learning_rate * SCHEDULES[config.schedule]((step + 0.5) / config.steps)
-
-
-def autocast(device: str | torch.device, precision: str = "auto"):
-    """A context in which the heavy operations run in bfloat16, for "bf16", or for "auto" on a device that computes with it."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    kind = torch.device(device).type
-    if precision == "fp32" or (precision == "auto" and not _computes_bf16(kind)):
-        return contextlib.nullcontext()
-    return torch.autocast(kind, torch.bfloat16)
-
-
-def _computes_bf16(kind: str) -> bool:
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # On a CPU without these instructions bfloat16 is emulated and several times slower than float32.
-    supported = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return kind == "cpu" and any(check() for check in supported if check)
 
 
 # --- the parts of a step ---------------------------------------------------------------------------------------------
@@ -434,7 +329,9 @@ def _validate(model: FramePredictor, clips: MovingDigits, config: TrainConfig, p
 # --- checks, and how a run ends --------------------------------------------------------------------------------------
 
 
-def _check(model: FramePredictor, clips: MovingDigits, config: TrainConfig, validation: MovingDigits | None, processes: int) -> None:
+def _check(
+    model: FramePredictor, clips: MovingDigits, config: TrainConfig, validation: MovingDigits | None, processes: int
+) -> None:
     """Raise a ValueError unless all that training is given fits together."""
     needed = config.context + config.horizon
     for name, given in {"clips": clips, "validation clips": validation}.items():
@@ -445,7 +342,9 @@ def _check(model: FramePredictor, clips: MovingDigits, config: TrainConfig, vali
                 f"{name} have {given.n_frames} frames; context {config.context} + horizon {config.horizon} need {needed}"
             )
         if given.frame_size % model.divisor:
-            raise ValueError(f"{name} have frames of {given.frame_size} px; {model.network} needs multiples of {model.divisor}")
+            raise ValueError(
+                f"{name} have frames of {given.frame_size} px; {model.network} needs multiples of {model.divisor}"
+            )
     if config.batch_size % (config.accumulate * processes):
         raise ValueError(
             f"batch_size {config.batch_size} cannot be cut into equal parts for {processes} processes × {config.accumulate} (accumulate)"
@@ -462,7 +361,9 @@ def _copy_weights(source: FramePredictor, model: FramePredictor, name: str | os.
     try:
         model.load_state_dict(source.state_dict())
     except RuntimeError as error:
-        raise ValueError(f"the weights of {name} ({source.network}) do not fit this {model.network}: {error}") from error
+        raise ValueError(
+            f"the weights of {name} ({source.network}) do not fit this {model.network}: {error}"
+        ) from error
 
 
 def _check_finite(done: Progress, config: TrainConfig, out: Path | None) -> None:
@@ -481,32 +382,6 @@ def _check_finite(done: Progress, config: TrainConfig, out: Path | None) -> None
         f"{first + config.batch_size - 1} of seed {config.seed}. A smaller learning_rate or clip_norm usually helps. "
         + (f"The last good checkpoint is {checkpoints[-1]}." if checkpoints else "There is no checkpoint.")
     )
-
-
-@contextlib.contextmanager
-def _signals(catch: bool) -> Iterator[list[str]]:
-    """Note the first SIGTERM or Ctrl-C in a list instead of dying of it; a second one has its usual effect.
-
-    Only the main thread may set handlers; elsewhere signals stay with whoever handles them.
-    """
-    caught: list[str] = []
-    if not catch or threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-    def note(number: int, frame) -> None:
-        caught.append(signal.Signals(number).name)
-        restore()
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield caught
-    finally:
-        restore()
 
 
 def _agreement(n_processes: int) -> Callable[[str | None], str | None]:

@@ -1,0 +1,133 @@
+"""What a training is asked to do: its configuration, its learning rates, its precision."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+
+FEEDBACKS = ("own", "truth", "scheduled")
+PRECISIONS = ("auto", "bf16", "fp32")
+OPTIMIZERS = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
+SCHEDULES = {
+    "one-cycle": lambda t: t / 0.1 if t < 0.1 else 0.5 + 0.5 * math.cos(math.pi * (t - 0.1) / 0.9),
+    "cosine": lambda t: 0.5 + 0.5 * math.cos(math.pi * t),
+    "decay": lambda t: 0.01**t,
+    "constant": lambda t: 1.0,
+}
+# What may change when a run is resumed: how long it takes, how it is watched, and how its numbers are computed.
+MAY_CHANGE = (
+    "steps", "minutes", "checkpoint_minutes", "log_every", "patience", "accumulate", "precision", "compile", "channels_last",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained. Every field is checked when a config is made.
+
+    steps: optimiser steps in all, those of earlier sessions included. Schedules other than "constant", and "scheduled"
+        feedback, stretch over them: a run resumed with more steps goes on as the longer run would from there.
+    batch_size: clips a step, over all processes. Step k uses clips k·batch_size, … of `seed`.
+    accumulate: parts that the batch is computed in, one after the other, to save memory.
+    optimizer: "adam", or "rmsprop" as in the thesis.
+    learning_rate: its largest value. The thesis starts from 1e-3 (ConvLSTM), 1e-4 (spatio-temporal), 3e-4 (VPN).
+    schedule: "one-cycle" (linear rise over the first tenth of the steps, then a cosine to zero), "cosine" (to zero),
+        "decay" (exponential, to a hundredth; the thesis says that its rate decays, not how), or "constant".
+    clip_norm: gradients of a larger norm are scaled down to it.
+    ema: decay of an exponential moving average of the weights, which is then what is validated and saved; 0 for none.
+        In the first steps k it is (1 + k) / (10 + k) at most, or short runs would keep their first weights.
+    context, horizon: frames seen and frames predicted in training.
+    feedback: what is fed back for the frames to predict: the network's "own" predictions, the "truth", or "scheduled":
+        each frame the truth with a probability that falls linearly from 1 to 0 over the run (Bengio et al. 2015).
+    precision: "auto", "bf16" or "fp32"; see `autocast`.
+    compile: use torch.compile. It takes minutes to start and pays on a GPU; on a CPU it changed nothing.
+    channels_last: keep images as (H, W, C) in memory, which convolutions on recent GPUs prefer.
+    validate_every: steps between two validations, on `validation_clips` clips of the digits given to `train`.
+    patience: validations without a better result after which the run ends; 0 for no early stopping.
+    log_every: steps between two rows of the history.
+    minutes: after which this session ends, with a checkpoint, to be resumed by the same call; None for no limit.
+    checkpoint_minutes: between two checkpoints; 0 for one after each step.
+    """
+
+    steps: int = 1000
+    batch_size: int = 16
+    accumulate: int = 1
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    schedule: str = "one-cycle"
+    clip_norm: float = 1.0
+    ema: float = 0.0
+    context: int = 10
+    horizon: int = 10
+    feedback: str = "own"
+    seed: int = 0
+    precision: str = "auto"
+    compile: bool = False
+    channels_last: bool = False
+    validate_every: int = 500
+    validation_clips: int = 100
+    patience: int = 0
+    log_every: int = 10
+    minutes: float | int | None = None  # both named, because the tests enforce annotations to the letter
+    checkpoint_minutes: float | int = 5
+
+    def __post_init__(self):
+        counts = "steps batch_size accumulate context horizon validate_every validation_clips log_every"
+        for name, least in {**dict.fromkeys(counts.split(), 1), "patience": 0, "seed": 0}.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
+        for name in ("learning_rate", "clip_norm", "ema", "checkpoint_minutes", "minutes"):
+            value = getattr(self, name)
+            if name == "minutes" and value is None:
+                continue
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value!r}; expected a number of at least 0")
+            if value == 0 and name not in ("ema", "checkpoint_minutes"):
+                raise ValueError(f"{name} is 0; expected a positive number")
+        for name in ("compile", "channels_last"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected True or False")
+        known_names: dict[str, Collection[str]] = {
+            "optimizer": OPTIMIZERS,
+            "schedule": SCHEDULES,
+            "precision": PRECISIONS,
+            "feedback": FEEDBACKS,
+        }
+        for name, known in known_names.items():
+            if getattr(self, name) not in known:
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
+        if self.ema >= 1:
+            raise ValueError(f"ema is {self.ema}; expected a decay below 1, such as 0.999")
+        if self.seed >= 2**63:
+            raise ValueError(f"seed is {self.seed}; expected 0 to 2**63 - 1")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be cut into {self.accumulate} equal parts (accumulate)"
+            )
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The learning rate of a step, counted from 0: of the middle of it, so that none is zero."""
+    return config.learning_rate * SCHEDULES[config.schedule]((step + 0.5) / config.steps)
+
+
+def autocast(device: str | torch.device, precision: str = "auto"):
+    """A context in which the heavy operations run in bfloat16, for "bf16", or for "auto" on a device that computes with it."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    kind = torch.device(device).type
+    if precision == "fp32" or (precision == "auto" and not _computes_bf16(kind)):
+        return contextlib.nullcontext()
+    return torch.autocast(kind, torch.bfloat16)
+
+
+def _computes_bf16(kind: str) -> bool:
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # On a CPU without these instructions bfloat16 is emulated and several times slower than float32.
+    supported = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return kind == "cpu" and any(check() for check in supported if check)
