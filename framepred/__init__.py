@@ -1,21 +1,37 @@
 """Video frame prediction on Moving MNIST: the data, three networks, their measures. See the book for the story."""
 
+import importlib
+from typing import TYPE_CHECKING
+
 from framepred.digits import Digits, load_digits
-from framepred.evaluation import PROTOCOLS, Scores, evaluate, predict
 from framepred.metrics import absolute_error, cross_entropy, entropy_floor, psnr, squared_error, ssim
-from framepred.models import Forecast, FramePredictor, build
 from framepred.moving import Clips, MovingDigits, test_set
-from framepred.runs import load, published_runs
-from framepred.training import TrainConfig, train
+
+if TYPE_CHECKING:
+    from framepred.evaluation import PROTOCOLS, Scores, evaluate, predict
+    from framepred.models import Forecast, FramePredictor, build
+    from framepred.players import FlowPlayer, FramePlayer
+    from framepred.runs import load, published_runs
+    from framepred.training import TrainConfig, train
 
 __version__ = "0.1.0"
 
+# Imported when they are first asked for: the networks bring the Hugging Face hub and the players a notebook's widgets,
+# which would make up a fifth of the time that importing this package takes.
+_LATER = {
+    "evaluation": ("PROTOCOLS", "Scores", "evaluate", "predict"),
+    "models": ("Forecast", "FramePredictor", "build"),
+    "players": ("FlowPlayer", "FramePlayer"),
+    "runs": ("load", "published_runs"),
+    "training": ("TrainConfig", "train"),
+}
+
 
 def __getattr__(name: str):
-    if name in ("FlowPlayer", "FramePlayer"):  # they need a notebook's widgets, so they are imported when asked for
-        from framepred import players
-
-        return getattr(players, name)
+    for module, names in _LATER.items():
+        if name == module or name in names:
+            found = importlib.import_module(f"framepred.{module}")
+            return found if name == module else getattr(found, name)
     raise AttributeError(f"module 'framepred' has no attribute {name!r}")
 
 
