@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from framepred.config import autocast
 from framepred.metrics import cross_entropy, entropy_floor, squared_error
 from framepred.models.base import Forecast, FramePredictor
 from framepred.moving import TestSet
-from framepred.training import autocast
 
 PROTOCOLS = {
     "rollout": "ten true frames; then the network's own predictions",

@@ -179,6 +179,14 @@ def test_non_finite_loss_stops_training_and_names_step_and_clips(value, log_ever
         ("optimizer", ("sgd",)),
         ("schedule", ("linear",)),
         ("precision", ("fp16",)),
+        *[(name, (0, -1, 2.5, True)) for name in ("accumulate", "validate_every", "validation_clips")],
+        ("patience", (-1, 1.5)),
+        ("ema", (-0.1, 1.0, float("nan"))),
+        ("minutes", (0, -1.0, float("inf"), float("nan"))),
+        ("checkpoint_minutes", (-1.0, float("inf"), None)),
+        ("compile", (1, "yes")),
+        ("channels_last", (0,)),
+        ("feedback", ("teacher",)),
     ],
 )
 def test_every_field_of_a_config_is_checked(field, values):
