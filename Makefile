@@ -15,15 +15,18 @@ ifdef FRAMEPRED_DATA
 export FRAMEPRED_DATA := $(abspath $(FRAMEPRED_DATA))
 endif
 
-.PHONY: help env book serve test slow bench lint pairs lock clean
+.PHONY: help env book serve train evaluate test slow bench lint pairs registry lock clean
 
 help:
 	@echo "make book   build the book: _build/html/index.html"
 	@echo "make serve  build it and show it at http://localhost:8000"
+	@echo "make train NETWORK=convlstm ARGS=\"-p preset tiny -p steps 20\"   train in a notebook; again to resume"
+	@echo "make evaluate ARGS=\"-p run runs/convlstm-tiny\"   score a run"
 	@echo "make test   run the tests (under five minutes)"
 	@echo "make slow   run the slow tests;  make bench: the benchmarks"
 	@echo "make lint   check style, types and notebook pairs"
 	@echo "make pairs  bring the notebooks up to date with the pages"
+	@echo "make registry  list the published runs' files, after a run in book/runs changed"
 	@echo "make lock   choose new versions of everything"
 	@echo "make clean  remove what was built (not .venv)"
 
@@ -46,6 +49,12 @@ book: env
 serve: book
 	$(BIN)/python -m http.server 8000 --directory _build/html
 
+train: env
+	$(BIN)/python book/train.py $(NETWORK) $(ARGS)
+
+evaluate: env
+	$(BIN)/python book/train.py evaluate $(ARGS)
+
 test: env
 	$(BIN)/python -m pytest -q --ignore=tests/benchmarks -m "not slow"
 
@@ -63,6 +72,9 @@ lint: env
 
 pairs: env
 	$(BIN)/python book/pairs.py
+
+registry: env
+	$(BIN)/python -c "from framepred.published import write_registry; write_registry()"
 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from framepred.evaluation import PROTOCOLS, Scores, evaluate, predict
     from framepred.models import Forecast, FramePredictor, build
     from framepred.players import FlowPlayer, FramePlayer
-    from framepred.runs import load, published_runs
+    from framepred.published import published_runs
+    from framepred.runs import load
     from framepred.training import TrainConfig, train
 
 __version__ = "0.1.0"
@@ -22,7 +23,8 @@ _LATER = {
     "evaluation": ("PROTOCOLS", "Scores", "evaluate", "predict"),
     "models": ("Forecast", "FramePredictor", "build"),
     "players": ("FlowPlayer", "FramePlayer"),
-    "runs": ("load", "published_runs"),
+    "published": ("published_runs",),
+    "runs": ("load",),
     "training": ("TrainConfig", "train"),
 }
 

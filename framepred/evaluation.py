@@ -42,6 +42,11 @@ class Scores:
         )
 
 
+def applicable(model: FramePredictor) -> list[str]:
+    """The protocols that apply to a network: only one that predicts pixel after pixel can be teacher-forced."""
+    return [protocol for protocol in PROTOCOLS if protocol != "teacher-forced" or hasattr(model, "teacher_forced")]
+
+
 def predict(model: FramePredictor, context: Tensor, target: Tensor, protocol: str = "rollout") -> Forecast:
     """The forecast of `target` that a protocol asks for.
 
@@ -54,13 +59,12 @@ def predict(model: FramePredictor, context: Tensor, target: Tensor, protocol: st
         return model(context, target.shape[1])
     if protocol == "one-step":
         return model(context, target.shape[1], truth=target)
-    teacher_forced = getattr(model, "teacher_forced", None)
-    if teacher_forced is None:
+    if protocol not in applicable(model):
         raise ValueError(
             f"protocol 'teacher-forced' does not apply to {model.network}: it predicts all pixels of a frame at once, from the frames "
             "before it, so no pixel can be given to it. Use 'one-step'."
         )
-    return teacher_forced(context, target)
+    return model.teacher_forced(context, target)  # type: ignore[operator]
 
 
 @torch.no_grad()

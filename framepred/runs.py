@@ -31,6 +31,7 @@ from torch import Tensor
 from framepred.models import NETWORKS, PRESETS
 from framepred.models.base import FramePredictor
 from framepred.moving import MovingDigits
+from framepred.published import published_folder, published_runs
 
 if TYPE_CHECKING:
     import pandas
@@ -44,22 +45,13 @@ def load(run: str | os.PathLike) -> FramePredictor:
     """Load a trained network, ready to predict.
 
     Args:
-        run: a run folder, the name of one under `book/runs/` of the checkout, or an id of the Hugging Face hub ("owner/name").
+        run: a run folder, the name of a published run, or an id of the Hugging Face hub; see `run_folder`.
 
     Raises:
-        FileNotFoundError: if there is no such run; the message lists the runs there are.
+        FileNotFoundError: if there is no such run, the message lists those there are; or if it has no weights.
+        ConnectionError: if it has to be downloaded and cannot.
     """
-    folder = Path(run)
-    if not (folder / "config.json").is_file():
-        published = published_runs()
-        if str(run) in published:
-            folder = published[str(run)]
-        elif str(run).count("/") == 1 and not folder.exists() and not str(run).startswith((".", "runs/")):
-            folder = _from_hub(str(run))
-        else:
-            raise FileNotFoundError(
-                f"no run at {str(run)!r} (a run folder holds config.json); published runs: {', '.join(published) or 'none'}"
-            )
+    folder = run_folder(run)
     config = json.loads((folder / "config.json").read_text())
     if config.get("network") not in NETWORKS:
         raise ValueError(
@@ -73,10 +65,40 @@ def load(run: str | os.PathLike) -> FramePredictor:
         return NETWORKS[config["network"]].from_pretrained(folder).eval()
 
 
-def published_runs() -> dict[str, Path]:
-    """The runs that come with the book, by name; none where the package is installed without the checkout."""
-    folder = Path(__file__).parent.parent / "book" / "runs"
-    return {path.parent.name: path.parent for path in sorted(folder.glob("*/config.json"))}
+def run_folder(run: str | os.PathLike) -> Path:
+    """The folder that a run's files lie in.
+
+    Args:
+        run: the folder itself; the name of a published run, taken from the checkout or else downloaded and verified; or an
+            id of the Hugging Face hub ("owner/name").
+    """
+    name, folder = str(run), Path(run)
+    if (folder / "config.json").is_file():
+        return folder
+    if name in published_runs():
+        return published_folder(name)
+    if name.count("/") == 1 and not folder.exists() and not name.startswith((".", "runs/")):
+        return _from_hub(name)
+    raise FileNotFoundError(
+        f"no run at {name!r} (a run folder holds config.json); published runs: {', '.join(published_runs()) or 'none'}"
+    )
+
+
+def best_run(network: str) -> str:
+    """The published run of a network with the least error on two digits under rollout: the one that the book shows.
+
+    Raises:
+        LookupError: if no published run of the network has been scored on "mnist-2".
+    """
+    errors = {}
+    for name in published_runs():
+        folder = run_folder(name)
+        record, scores = read_record(folder), load_scores(folder)
+        if record is not None and record["network"] == network and "mnist-2/rollout" in scores:
+            errors[name] = scores["mnist-2/rollout"].mean()
+    if not errors:
+        raise LookupError(f"no published run of {network!r} has scores for mnist-2/rollout")
+    return min(errors, key=errors.__getitem__)
 
 
 def _from_hub(repository: str) -> Path:
@@ -234,6 +256,13 @@ def save_scores(
 def load_scores(folder: str | os.PathLike) -> dict[str, np.ndarray]:
     """The scores of a run folder: nats, float32 (clips, frames), by "test set/protocol"; empty if there are none."""
     return _load_arrays(Path(folder) / "scores.npz")
+
+
+def load_history(folder: str | os.PathLike) -> pandas.DataFrame:
+    """The learning curve of a run folder: the columns that `framepred.train` returns."""
+    import pandas
+
+    return pandas.read_csv(Path(folder) / "history.csv")
 
 
 def save_samples(folder: str | os.PathLike, samples: Mapping[str, Tensor | np.ndarray]) -> None:

@@ -26,7 +26,7 @@ from framepred.config import MAY_CHANGE, OPTIMIZERS, SCHEDULES, TrainConfig, aut
 from framepred.metrics import cross_entropy
 from framepred.models.base import FramePredictor
 from framepred.moving import MovingDigits, _uniform
-from framepred.runs import claim, describe, load, provenance, save_run, sweep
+from framepred.runs import claim, describe, load, load_history, provenance, save_run, sweep
 
 if TYPE_CHECKING:
     import pandas
@@ -128,7 +128,6 @@ def train(
         FloatingPointError: when loss or gradient are no longer finite; it names step, clips and last checkpoint.
         OSError: if a checkpoint cannot be written; the one before is whole.
     """
-    import pandas  # here, as accelerate, because it takes a tenth of the time that torch takes to import
     from accelerate import PartialState
     from accelerate.utils import broadcast, parse_flag_from_env
 
@@ -154,7 +153,7 @@ def train(
             if record["steps"] < config.steps:
                 raise ValueError(f"{out} has no checkpoint to go on from; give another out, and this one as warm_start")
             _copy_weights(load(out), model, out)
-            return pandas.read_csv(out / "history.csv")
+            return load_history(out)
 
     # The weights, their average and the optimiser: as they are, from another run, or from the checkpoint.
     model.to(device)
@@ -207,7 +206,8 @@ def train(
     loop_began = saved = time.perf_counter()
     saving = 0.0  # seconds that the last checkpoint took
     label = f"training {model.network}"
-    bar = tqdm(desc=label, total=config.steps, initial=done.step, unit="step", disable=not progress or rank > 0)
+    quiet = {"disable": not progress or rank > 0, "mininterval": 0.1 if sys.stderr.isatty() else 5.0}  # or logs grow
+    bar = tqdm(desc=label, total=config.steps, initial=done.step, unit="step", **quiet)
     model.train()
     with bar, signals_noted(out is not None) as caught:
         while not ended:

@@ -1,0 +1,85 @@
+"""Run a training notebook, or the one that evaluates, from a terminal.
+
+    python book/train.py convlstm -p preset patched -p minutes 10
+    python book/train.py evaluate -p run runs/convlstm-patched
+
+Parameters are those of the notebook's first cell. The notebook with its outputs is kept in the run's folder. Ctrl-C and
+SIGTERM end the training with a checkpoint, and the notebook goes on to its last figures.
+"""
+
+import argparse
+import ast
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import papermill
+import psutil
+
+from framepred import runs
+
+NOTEBOOKS = Path(__file__).parent / "training"
+
+
+def value(text: str):
+    """What was typed, as Python reads it: a number, True, None; else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def run_folder(name: str, given: dict) -> Path:
+    """Where the notebook will put its run; its own rule, needed here to keep the notebook there."""
+    defaults = {key: value(about["default"]) for key, about in papermill.inspect_notebook(path_of(name)).items()}
+    values = {**defaults, **given}
+    if name == "evaluate":
+        return runs.run_folder(values["publish"] or values["run"])
+    return Path(values["out"] or f"runs/{name}-{values['preset']}")
+
+
+def path_of(name: str) -> str:
+    return str(NOTEBOOKS / f"{name}.ipynb")
+
+
+def interrupt_kernel(*_) -> None:
+    """Pass a signal on to the notebook's kernel, which is alone in its session and would not get it."""
+    for child in psutil.Process().children():
+        child.send_signal(signal.SIGINT)
+
+
+def main() -> int:
+    names = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("notebook", choices=names)
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
+    arguments = parser.parse_args()
+    given = {key: value(text) for key, text in arguments.p}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt_kernel)
+    with tempfile.TemporaryDirectory() as folder:
+        executed = Path(folder) / f"{arguments.notebook}.ipynb"
+        try:
+            papermill.execute_notebook(
+                path_of(arguments.notebook),
+                str(executed),
+                given,
+                kernel_name="python3",
+                progress_bar=False,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+            )
+        except papermill.PapermillExecutionError as error:
+            print(f"{arguments.notebook}: {error.ename}: {error.evalue}", file=sys.stderr)
+            return 1
+        to = run_folder(arguments.notebook, given) / executed.name
+        shutil.copyfile(executed, to.with_suffix(".part"))
+        to.with_suffix(".part").rename(to)
+        print(f"kept: {to}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

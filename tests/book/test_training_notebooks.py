@@ -1,0 +1,120 @@
+"""The training notebooks, run as a reader runs them: by papermill, without a network, on a machine without MNIST."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from framepred import TrainConfig
+from framepred.models import NETWORKS
+from framepred.runs import load_scores, read_record
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "book" / "train.py"
+SMALL = {"preset": "tiny", "digits": "uci", "batch_size": 2, "validation_clips": 4, "validate_every": 10}
+
+
+def start(folder: Path, notebook: str, **parameters) -> subprocess.Popen:
+    """`make train`, without make."""
+    given = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment.pop("FRAMEPRED_DATA", None)
+    command = [sys.executable, str(SCRIPT), notebook, *given]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def run(folder: Path, notebook: str, **parameters) -> tuple[int, str]:
+    process = start(folder, notebook, **parameters)
+    output, _ = process.communicate(timeout=500)
+    return process.returncode, output
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_parameters_are_those_of_the_config_and_a_few_more(network):
+    known = set(papermill.inspect_notebook(str(ROOT / "book" / "training" / f"{network}.ipynb")))
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    assert fields <= known
+    more = {"preset", "digits", "n_digits", "out", "warm_start", "processes", "KNOWN"}
+    assert known - fields - {"checkpointing"} == more
+
+
+@pytest.mark.parametrize("network", [*NETWORKS, "evaluate"])
+def test_a_parameter_that_the_notebook_does_not_know_is_an_error(network, tmp_path):
+    code, output = run(tmp_path, network, learningrate=0.1)
+    assert code == 1 and "unknown parameters: learningrate" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS)
+def test_notebook_trains_then_resumes_and_is_kept_and_the_run_is_evaluated(network, tmp_path):
+    folder = tmp_path / "runs" / f"{network}-tiny"
+    for steps in (10, 20):
+        code, output = run(tmp_path, network, steps=steps, **SMALL)
+        assert code == 0, output
+        record = read_record(folder)
+        assert record["steps"] == steps
+    assert [session["from_step"] for session in record["sessions"]] == [0, 10]
+    notebook = nbformat.read(folder / f"{network}.ipynb", 4)
+    pictures = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {}) and "text/plain" in output["data"]
+    ]
+    assert len(pictures) >= 2, "a learning curve and a film strip"
+
+    code, output = run(tmp_path, "evaluate", run=folder, test_sets="uci-2 uci-1", n=3, n_others=2)
+    assert code == 0, output
+    protocols = ["rollout", "one-step", *(["teacher-forced"] if network == "vpn" else [])]
+    shapes = {key: scores.shape for key, scores in load_scores(folder).items()}
+    assert shapes == {f"{name}/{p}": (n, 10) for name, n in (("uci-2", 3), ("uci-1", 2)) for p in protocols}
+    assert (folder / "samples.npz").is_file() and (folder / "evaluate.ipynb").is_file()
+    again = run(tmp_path, "evaluate", run=folder, test_sets="uci-2 uci-1", n=3, n_others=2)[1]
+    assert again.count("there already") == len(shapes)
+
+
+@pytest.mark.slow
+def test_interrupt_ends_the_training_with_a_checkpoint_and_the_notebook_goes_on(tmp_path):
+    process = start(tmp_path, "convlstm", steps=100_000, **SMALL)
+    folder = tmp_path / "runs" / "convlstm-tiny"
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoints").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    record = read_record(folder)
+    assert 0 < record["steps"] < 100_000
+    assert record["sessions"][-1]["ended"] == "SIGINT"
+    assert (folder / "convlstm.ipynb").is_file()
+
+
+@pytest.mark.slow
+def test_notebook_trains_in_two_processes(tmp_path):
+    code, output = run(tmp_path, "convlstm", steps=6, processes=2, **SMALL)
+    assert code == 0, output
+    sessions = json.loads((tmp_path / "runs" / "convlstm-tiny" / "run.json").read_text())["sessions"]
+    assert [session["processes"] for session in sessions] == [2]
+
+
+def test_another_run_in_the_folder_is_left_alone(tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "run.json").write_text("{}")
+    code, output = run(tmp_path, "vpn", out=other, steps=2, **SMALL)
+    assert code == 1 and "was not written by framepred" in output
+    assert [path.name for path in other.iterdir()] == ["run.json"]
