@@ -35,8 +35,9 @@ def fill_cache() -> None:
     from jupyter_cache.executors import load_executor
     from pairs import pages
 
+    toc = (ROOT / "_toc.yml").read_text(encoding="utf-8")
     cache = get_cache(str(CACHE))
-    for page in pages():
+    for page in (page for page in pages() if page.relative_to(ROOT).as_posix() in toc):
         cache.add_nb_to_project(str(page), read_data={"name": "myst_nb_md", "type": "plugin"})
     waiting = cache.list_unexecuted()
     if waiting:
