@@ -25,7 +25,7 @@ from jaxtyping import Float, UInt8
 from scipy import ndimage
 from torch import Tensor
 
-from framepred.digits import Digits
+from framepred.digits import GLYPH_SIZE, Digits
 
 UNMATCHED = "unmatched"
 STRIP = 5  # rows or columns: few, so that a glyph often has them to itself, yet enough to tell it from 70,000 others
@@ -71,29 +71,28 @@ class GlyphIndex:
         if not sources or UNMATCHED in sources:
             raise ValueError(f"sources are {list(sources)}; expected at least one, none of them called {UNMATCHED!r}")
         self.names = list(sources)
-        self._images: list[_Image] = []
-        self._by_strip: dict[tuple, list[int]] = {}
-        known = set()
+        self._sources = dict(sources)
+        self._by_strip: dict[bytes, list[tuple[str, int]]] = {}
         for name, digits in sources.items():
-            labels = digits.labels.tolist()
-            for i, image in enumerate(digits.images.numpy()):
-                if not image.any():
-                    raise ValueError(f"image {i} of {name} is blank; leave it out")
-                ink, left, top = _cropped(image)
-                if (key := (ink.shape, ink.tobytes())) in known:
-                    continue
-                known.add(key)
-                for strip in _strips(ink):
-                    self._by_strip.setdefault(strip, []).append(len(self._images))
-                self._images.append(_Image(name, i, labels[i], left, top, ink))
+            images = digits.images.numpy()
+            blank = np.flatnonzero(~images.any((1, 2)))
+            if len(blank):
+                raise ValueError(f"image {blank[0]} of {name} is blank; leave it out")
+            for start in range(0, len(images), 10_000):
+                for number, keys in enumerate(zip(*_strips(images[start : start + 10_000])), start):
+                    for key in keys:
+                        self._by_strip.setdefault(key, []).append((name, number))
 
     def __len__(self) -> int:
-        """How many different images it holds."""
-        return len(self._images)
+        return sum(map(len, self._sources.values()))
 
-    def find(self, ink: UInt8[np.ndarray, "h w"]) -> list[_Image]:
-        """The images that share a strip with some cropped ink."""
-        return [self._images[number] for strip in _strips(ink) for number in self._by_strip.get(strip, ())]
+    def find(self, pictures: UInt8[np.ndarray, "N H W"]) -> Iterator[_Image]:
+        """The images that share a strip with one of some pictures."""
+        for keys in _strips(pictures):
+            for name, number in (hit for key in keys for hit in self._by_strip.get(key, ())):
+                digits = self._sources[name]
+                ink, left, top = _cropped(digits.images[number].numpy())
+                yield _Image(name, number, int(digits.labels[number]), left, top, ink)
 
 
 def match_glyphs(
@@ -151,13 +150,13 @@ def share_of_sources(matches: pd.DataFrame) -> pd.Series:
 def _match(pictures: UInt8[np.ndarray, "T H W"], index: GlyphIndex, n_glyphs: int) -> list[_Fit]:
     """The glyphs of a clip: the first that are proven to make it, else at most n_glyphs that are surely in it."""
     fits: list[_Fit] = []
-    tried: set[_Image] = set()
+    tried: set[tuple[tuple[int, ...], bytes]] = set()
 
     def consider(picture: np.ndarray) -> list[_Fit] | None:
         for image in _candidates(picture, index):
-            if image in tried:
+            if (key := (image.ink.shape, image.ink.tobytes())) in tried:
                 continue
-            tried.add(image)
+            tried.add(key)
             if (fit := _fit(pictures, image)) is None:  # it shares a strip with this frame by chance
                 continue
             for others in combinations(fits, n_glyphs - 1):
@@ -178,14 +177,12 @@ def _match(pictures: UInt8[np.ndarray, "T H W"], index: GlyphIndex, n_glyphs: in
     return sorted((fit for fit in fits if fit.whole), key=lambda fit: -sum(fit.visible))[:n_glyphs]
 
 
-def _candidates(picture: UInt8[np.ndarray, "H W"], index: GlyphIndex) -> list[_Image]:
+def _candidates(picture: UInt8[np.ndarray, "H W"], index: GlyphIndex) -> Iterator[_Image]:
     """The images that share a strip with the frame's ink, or with a connected piece of it."""
     pieces, n = ndimage.label(picture)  # connected by edges: glyphs that touch at corners only come apart
-    inks = [_cropped(picture)[0]] if n else []
-    if n > 1:
-        for piece, window in enumerate(ndimage.find_objects(pieces), start=1):
-            inks.append(np.where(pieces[window] == piece, picture[window], 0).astype(np.uint8))
-    return [image for ink in inks for image in index.find(ink)]
+    masks = pieces == np.arange(1, n + 1)[:, None, None]
+    parts = [picture[None]] * (n > 0) + [picture * masks] * (n > 1)
+    return index.find(np.concatenate(parts)) if parts else iter(())
 
 
 def _fit(pictures: UInt8[np.ndarray, "T H W"], image: _Image) -> _Fit | None:
@@ -263,7 +260,15 @@ def _cropped(image: UInt8[np.ndarray, "H W"]) -> tuple[UInt8[np.ndarray, "h w"],
     return image[top : rows[-1] + 1, left : columns[-1] + 1], left, top
 
 
-def _strips(ink: UInt8[np.ndarray, "h w"]) -> list[tuple[str, tuple[int, ...], bytes]]:
-    """The first and last rows and columns of cropped ink, each cropped again: what does not depend on its place."""
-    parts = {"top": ink[:STRIP], "bottom": ink[-STRIP:], "left": ink[:, :STRIP], "right": ink[:, -STRIP:]}
-    return [(side, (strip := _cropped(part)[0]).shape, strip.tobytes()) for side, part in parts.items()]
+def _strips(pictures: UInt8[np.ndarray, "N H W"]) -> list[list[bytes]]:
+    """What identifies glyphs, and does not depend on their place: for each side of the ink, and each picture, its first
+    STRIP rows (or columns) seen from there, in 28 pixels from their own first ink on. The side is part of it."""
+    sides = []
+    turned = pictures.swapaxes(1, 2)
+    for side, seen in enumerate((pictures, pictures[:, ::-1], turned, turned[:, ::-1])):
+        rows = seen.any(2).argmax(1)[:, None] + np.arange(STRIP)
+        strip = np.take_along_axis(np.pad(seen, ((0, 0), (0, STRIP), (0, 0))), rows[:, :, None], 1)
+        columns = strip.any(1).argmax(1)[:, None] + np.arange(GLYPH_SIZE)
+        strip = np.take_along_axis(np.pad(strip, ((0, 0), (0, 0), (0, GLYPH_SIZE))), columns[:, None, :], 2)
+        sides.append([bytes([side]) + one.tobytes() for one in strip])
+    return sides
