@@ -57,7 +57,7 @@ class _Fit:
     @property
     def whole(self) -> bool:
         """Whether some frame shows all of its ink."""
-        return max(self.visible) == np.count_nonzero(self.image.ink)
+        return max(self.visible) == int(np.count_nonzero(self.image.ink))
 
 
 class GlyphIndex:
@@ -129,7 +129,16 @@ def match_glyphs(
         matched = _match(pictures, index, n_glyphs)
         rendered = float(np.mean([_renders(pictures, matched, frame) for frame in range(len(pictures))]))
         for glyph in range(n_glyphs):
-            row = {"clip": clip, "glyph": glyph, "source": UNMATCHED, "image": -1, "label": -1, "frame": -1, "x": -1, "y": -1}
+            row = {
+                "clip": clip,
+                "glyph": glyph,
+                "source": UNMATCHED,
+                "image": -1,
+                "label": -1,
+                "frame": -1,
+                "x": -1,
+                "y": -1,
+            }
             if glyph < len(matched):
                 image, frame = matched[glyph].image, matched[glyph].frame
                 x, y = matched[glyph].places[frame][0]

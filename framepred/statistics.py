@@ -85,9 +85,7 @@ class Regression:
 # --- intervals -------------------------------------------------------------------------------------------------------
 
 
-def interval(
-    values: ArrayLike, statistic: Callable = np.mean, confidence: float = 0.95, seed: int = 0
-) -> Estimate:
+def interval(values: ArrayLike, statistic: Callable = np.mean, confidence: float = 0.95, seed: int = 0) -> Estimate:
     """A statistic of the per-clip errors with its percentile bootstrap interval (Efron 1979).
 
     Args:
@@ -196,7 +194,9 @@ def clip_features(clips: Clips, context: int = 10) -> pd.DataFrame:
     """
     _, T, G, _ = clips.positions.shape
     if G == 0:
-        raise ValueError("these clips do not say where their glyphs are (the original test file does not); use generated ones")
+        raise ValueError(
+            "these clips do not say where their glyphs are (the original test file does not); use generated ones"
+        )
     clips.split(context)  # raises ValueError if the clips cannot be split there
     overlap = torch.cat(
         [
@@ -264,7 +264,9 @@ def _checked(values: ArrayLike, name: str, dimensions: tuple[int, ...]) -> np.nd
         raise ValueError(f"{name} has shape {array.shape}; expected {expected} with at least 2 clips")
     if not np.isfinite(array).all():
         clip = int(np.argwhere(~np.isfinite(array))[0, 0])
-        raise ValueError(f"{name} holds {array[clip].ravel()[~np.isfinite(array[clip].ravel())][0]} at clip {clip}; drop or mend such clips first")
+        raise ValueError(
+            f"{name} holds {array[clip].ravel()[~np.isfinite(array[clip].ravel())][0]} at clip {clip}; drop or mend such clips first"
+        )
     return array
 
 
@@ -281,7 +283,9 @@ def _confidence(confidence: float) -> float:
     return confidence
 
 
-def _bootstrap(samples: tuple[np.ndarray, ...], statistic: Callable, confidence: float, seed: int, paired: bool = False):
+def _bootstrap(
+    samples: tuple[np.ndarray, ...], statistic: Callable, confidence: float, seed: int, paired: bool = False
+):
     # The percentile interval, because it is defined for every statistic and costs time linear in the number of clips:
     # BCa's jackknife ranks 10,000 clips 10,000 times, for samples so large that both intervals agree.
     result = stats.bootstrap(
