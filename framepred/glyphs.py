@@ -7,7 +7,6 @@ whatever the window shows: for a shapeless smear the probabilities mean little.
 
 from __future__ import annotations
 
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
@@ -62,7 +61,7 @@ def cut_windows(
 
     For a prediction, with the true positions of the predicted frames: `cut_windows(forecast.frames, positions[:, 10:])`.
     """
-    B, T, G, _ = positions.shape
+    B, T = positions.shape[:2]
     size = torch.tensor([frames.shape[-1], frames.shape[-2]], device=positions.device)
     if frames.shape[:2] != (B, T) or not ((positions >= 0) & (positions <= size - GLYPH_SIZE)).all():
         raise ValueError(
@@ -135,7 +134,7 @@ def distort(windows: Float[Tensor, "N 28 28"], generator: torch.Generator) -> Fl
 
     angle, shear = uniform(-0.15, 0.15), uniform(-0.15, 0.15)
     width, height = uniform(0.9, 1.15), uniform(0.9, 1.15)
-    dx, dy = (uniform(-2, 2) * 2 / GLYPH_SIZE for _ in range(2))
+    dx, dy = (uniform(-2.0, 2.0) * 2 / GLYPH_SIZE for _ in range(2))
     turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(n, 2, 2)
     lean = torch.stack([width, shear, torch.zeros(n), height], 1).view(n, 2, 2)
     theta = torch.cat([turn @ lean, torch.stack([dx, dy], 1)[:, :, None]], 2)

@@ -210,8 +210,8 @@ def _places(picture: UInt8[np.ndarray, "H W"], ink: UInt8[np.ndarray, "h w"]) ->
     if ink.shape[0] > picture.shape[0] or ink.shape[1] > picture.shape[1]:
         return [], 0
     windows = np.lib.stride_tricks.sliding_window_view(picture, ink.shape)
-    brightest = np.unravel_index(ink.argmax(), ink.shape)
-    y, x = np.nonzero(windows[(..., *brightest)] >= ink.max())  # spares comparing most windows
+    row, column = np.unravel_index(ink.argmax(), ink.shape)
+    y, x = np.nonzero(windows[:, :, row, column] >= ink.max())  # the brightest pixel rules most places out
     candidates = windows[y, x]
     possible = (candidates >= ink).all((1, 2))
     y, x, candidates = y[possible], x[possible], candidates[possible]

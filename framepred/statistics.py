@@ -192,8 +192,7 @@ def clip_features(clips: Clips, context: int = 10) -> pd.DataFrame:
     A turn counts in the last frame at the wall, once for each axis; one that the clip's first or last frame hides, when
     the glyph is not seen on its way to the wall or back, does not count.
     """
-    _, T, G, _ = clips.positions.shape
-    if G == 0:
+    if clips.positions.shape[2] == 0:
         raise ValueError(
             "these clips do not say where their glyphs are (the original test file does not); use generated ones"
         )
@@ -309,7 +308,8 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float:
 def _overlap(glyphs: Tensor, positions: Tensor, size: int) -> Tensor:
     """Pixels a frame on which two glyphs or more have ink, the mean over the frames: (B,)."""
     inked = (glyphs > 0).to(torch.uint8)
-    covered = sum(_render(inked[:, g : g + 1], positions[:, :, g : g + 1], size) for g in range(glyphs.shape[1]))
+    alone = [_render(inked[:, g : g + 1], positions[:, :, g : g + 1], size) for g in range(glyphs.shape[1])]
+    covered = torch.stack(alone).sum(0)
     return (covered > 1).sum((2, 3, 4)).double().mean(1)
 
 

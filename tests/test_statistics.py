@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn.linear_model import LinearRegression
 
 from framepred import statistics as st
-from framepred.moving import Clips, MovingDigits, _render, _unit, _uniform
+from framepred.moving import Clips, MovingDigits, _render, _uniform, _unit
 from framepred.statistics import (
     Estimate,
     box,
@@ -88,7 +88,7 @@ def test_frames_are_averaged_before_clips_are_resampled(rng):
 
 
 def test_bands_are_the_intervals_of_each_frame(rng):
-    errors = rng.normal(size=(100, 3)) + [0, 5, 9]
+    errors = rng.normal(size=(100, 3)) + np.array([0, 5, 9])
     bands = per_frame(errors)
     assert bands.index.tolist() == [1, 2, 3] and bands.columns.tolist() == ["mean", "low", "high"]
     np.testing.assert_allclose(bands["mean"], errors.mean(0))
@@ -160,7 +160,17 @@ def test_box_by_arithmetic():
     for v in values:
         second += (v - mean) ** 2 / 5
         third += (v - mean) ** 3 / 5
-    expected = dict(mean=22, minimum=1, q1=2, median=3, q3=4, maximum=100, whisker_low=1, whisker_high=4, outliers=1)
+    expected = {
+        "mean": 22,
+        "minimum": 1,
+        "q1": 2,
+        "median": 3,
+        "q3": 4,
+        "maximum": 100,
+        "whisker_low": 1,
+        "whisker_high": 4,
+        "outliers": 1,
+    }
     assert dataclasses.asdict(box(values)) == pytest.approx(expected | {"skewness": third / second**1.5})
 
 
