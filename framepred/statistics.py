@@ -1,0 +1,329 @@
+"""What errors say: intervals, comparisons, ranks, distributions, and what makes a clip hard. Thin over SciPy.
+
+Errors are arrays (clips, frames), such as `Scores.nats`, or one number a clip. Where a number a clip is needed, frames
+are averaged first, as the thesis does; for one frame pass its column, `scores.nats[:, 9]`. The clip is the unit of
+chance: its frames are not independent, so intervals resample whole clips.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Int
+from numpy.typing import ArrayLike
+from scipy import stats
+from torch import Tensor
+
+from framepred.moving import CHUNK, Clips, _render
+
+RESAMPLES = 2_000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and the interval that holds the true one with the given confidence. Prints as `361.5 [359, 364]`."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float = 0.95
+
+    def __str__(self) -> str:
+        width = self.high - self.low
+        places = max(0, -math.floor(math.log10(width))) if 0 < width < math.inf else 3  # what the interval can resolve
+        return f"{self.value:.{places + 1}f} [{self.low:.{places}f}, {self.high:.{places}f}]"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The mean of the second errors minus that of the first, and how likely one as large is where there is none."""
+
+    difference: Estimate
+    p: float
+    test: str
+
+    def __str__(self) -> str:
+        p = f"p = {self.p:.2g}" if self.p >= 1e-4 else "p < 0.0001"
+        return f"{self.difference} ({p}, {self.test})"
+
+
+@dataclass(frozen=True)
+class Box:
+    """What a box plot shows of one sample.
+
+    Whiskers end at the last value within 1.5 times the interquartile range of the box (Tukey); values beyond are
+    outliers. Skewness is the third standardised moment: 0 for a symmetric sample, positive for a long upper tail.
+    """
+
+    mean: float
+    minimum: float
+    q1: float
+    median: float
+    q3: float
+    maximum: float
+    whisker_low: float
+    whisker_high: float
+    outliers: int
+    skewness: float
+
+
+@dataclass(frozen=True, eq=False)
+class Regression:
+    """A linear model of the errors. `table` has a row a feature: the change of the error, in nats, that comes with one
+    standard deviation more of the feature while the others stay; and its interval."""
+
+    table: pd.DataFrame = field(repr=False)  # columns nats, low, high
+    mean: float
+    r2: float  # the share of the errors' variance that the features explain
+
+
+# --- intervals -------------------------------------------------------------------------------------------------------
+
+
+def interval(values: ArrayLike, statistic: Callable = np.mean, confidence: float = 0.95, seed: int = 0) -> Estimate:
+    """A statistic of the per-clip errors with its percentile bootstrap interval (Efron 1979).
+
+    Args:
+        values: (clips,), or (clips, frames), whose mean over the frames is taken first.
+        statistic: of a sample; the faster if it takes `axis`, as those of NumPy and SciPy do.
+        confidence: the share of such intervals that hold the true value, between 0 and 1.
+        seed: of the resampling: the same seed gives the same interval.
+    """
+    errors = per_clip(values)
+    low, high = _bootstrap((errors,), statistic, confidence, seed)
+    return Estimate(float(statistic(errors)), float(low), float(high), confidence)
+
+
+def per_frame(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """Mean error of each frame with its interval: columns mean, low, high; the index counts frames from 1.
+
+    All frames share their resamples, since clips are drawn whole.
+    """
+    errors = _checked(values, "values", dimensions=(2,))
+    low, high = _bootstrap((errors,), np.mean, confidence, seed)
+    frames = pd.RangeIndex(1, errors.shape[1] + 1, name="frame")
+    return pd.DataFrame({"mean": errors.mean(0), "low": low, "high": high}, index=frames)
+
+
+# --- comparisons -----------------------------------------------------------------------------------------------------
+
+
+def compare_unpaired(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -> Comparison:
+    """Compare the mean errors on two sets of clips that have nothing in common: Welch's t-test, and its interval.
+
+    For train against test digits, `compare_unpaired(train, test)` is positive where test digits are harder. Where clip
+    k of both sets moves along the same paths, as in `mnist-train-2` and `mnist-2`, `compare_paired` finds smaller gaps.
+    """
+    a, b = per_clip(first, "first"), per_clip(second, "second")
+    if np.ptp(a) == np.ptp(b) == 0:
+        raise ValueError("the errors do not vary in either sample, so a t-test has nothing to measure the gap against")
+    result = stats.ttest_ind(b, a, equal_var=False)
+    low, high = result.confidence_interval(_confidence(confidence))
+    difference = Estimate(float(b.mean() - a.mean()), float(low), float(high), confidence)
+    return Comparison(difference, float(result.pvalue), "Welch's t-test")
+
+
+def compare_paired(first: ArrayLike, second: ArrayLike, confidence: float = 0.95, seed: int = 0) -> Comparison:
+    """Compare errors clip by clip: the mean difference, its bootstrap interval, and Wilcoxon's signed-rank test.
+
+    For two networks on the same clips, or one network on two sets whose clips k share something that makes them hard.
+    The interval is about the mean; the test is about ranks, so that few outliers decide nothing.
+    """
+    a, b = _two(first, second)
+    p = 1.0 if np.array_equal(a, b) else float(stats.wilcoxon(b, a).pvalue)
+    return Comparison(interval(b - a, confidence=confidence, seed=seed), p, "Wilcoxon signed-rank test")
+
+
+# --- ranks -----------------------------------------------------------------------------------------------------------
+
+
+def rank_correlation(first: ArrayLike, second: ArrayLike, confidence: float = 0.95, seed: int = 0) -> Estimate:
+    """Spearman's correlation of two networks' errors on the same clips (T Table 4.4), with its bootstrap interval.
+
+    1 where both find the same clips hard, in the same order; -1 in the opposite order; 0 for unrelated orders.
+    """
+    a, b = _two(first, second)
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        raise ValueError("all errors of a network are equal, so its clips have no order to correlate")
+    codes = tuple(np.unique(errors, return_inverse=True)[1] for errors in (a, b))  # same order, same ties
+    low, high = _bootstrap(codes, _spearman, confidence, seed, paired=True)
+    return Estimate(_spearman(*codes), float(low), float(high), confidence)
+
+
+def disagreement(first: ArrayLike, second: ArrayLike, k: int = 5) -> Int[np.ndarray, " k"]:
+    """The k clips whose ranks differ most between two networks, the largest difference first."""
+    a, b = _two(first, second)
+    if not 1 <= k <= len(a):
+        raise ValueError(f"k is {k}; expected 1 to {len(a)}, the number of clips")
+    return np.argsort(-np.abs(stats.rankdata(b) - stats.rankdata(a)), kind="stable")[:k]
+
+
+# --- distributions ---------------------------------------------------------------------------------------------------
+
+
+def box(values: ArrayLike) -> Box:
+    """What a box plot (T Figures 4.1–4.3) shows of the per-clip errors, in numbers; quartiles as in NumPy."""
+    errors = per_clip(values)
+    q1, median, q3 = np.quantile(errors, (0.25, 0.5, 0.75))
+    reach = 1.5 * (q3 - q1)
+    inside = errors[(errors >= q1 - reach) & (errors <= q3 + reach)]
+    return Box(
+        float(errors.mean()), float(errors.min()), float(q1), float(median), float(q3), float(errors.max()),
+        float(inside.min()), float(inside.max()), len(errors) - len(inside),
+        float(stats.skew(errors)) if np.ptp(errors) else 0.0,
+    )  # fmt: skip
+
+
+# --- what makes a clip hard ------------------------------------------------------------------------------------------
+
+
+def clip_features(clips: Clips, context: int = 10) -> pd.DataFrame:
+    """What could make a clip hard to predict, a row a clip:
+
+    - `overlap`: pixels on which two glyphs or more have ink, mean over the frames to predict;
+    - `bounces_seen`, `bounces_ahead`: how often a glyph turns at a wall in the context and in the frames to predict;
+    - `ink`: grey of the clip's glyphs, summed, in white pixels.
+
+    A turn counts in the last frame at the wall, once for each axis; one that the clip's first or last frame hides, when
+    the glyph is not seen on its way to the wall or back, does not count.
+    """
+    if clips.positions.shape[2] == 0:
+        raise ValueError(
+            "these clips do not say where their glyphs are (the original test file does not); use generated ones"
+        )
+    clips.split(context)  # raises ValueError if the clips cannot be split there
+    overlap = torch.cat(
+        [
+            _overlap(clips.glyphs[i : i + CHUNK], clips.positions[i : i + CHUNK, context:], clips.frames.shape[-1])
+            for i in range(0, len(clips), CHUNK)
+        ]
+    )
+    turns = _turns(clips.positions.cpu().numpy(), clips.frames.shape[-1] - clips.glyphs.shape[-1]).sum((2, 3))
+    return pd.DataFrame(
+        {
+            "overlap": overlap.cpu().numpy(),
+            "bounces_seen": turns[:, :context].sum(1),
+            "bounces_ahead": turns[:, context:].sum(1),
+            "ink": clips.glyphs.double().sum((1, 2, 3)).cpu().numpy() / 255,
+        }
+    )
+
+
+def regress(features: pd.DataFrame, errors: ArrayLike, confidence: float = 0.95) -> Regression:
+    """Ordinary least squares of the per-clip errors on standardised features.
+
+    The intervals hold where the errors scatter more for some clips than for others, as they do: standard errors are
+    HC3 (MacKinnon and White 1985).
+
+    Raises:
+        ValueError: if a feature is constant or follows from the others, so that no coefficient can be its own.
+    """
+    x, y = _checked(features, "features", dimensions=(2,)), per_clip(errors, "errors")
+    n, k = x.shape
+    if len(y) != n:
+        raise ValueError(f"features describe {n} clips and errors {len(y)}; expected the same clips in the same order")
+    if n < k + 3:
+        raise ValueError(f"{n} clips are too few for {k} features; expected at least {k + 3}")
+    constant = [str(name) for name, column in zip(features.columns, x.T) if np.ptp(column) == 0]
+    if constant:
+        raise ValueError(f"the same in every clip: {', '.join(constant)}; drop them from the features")
+    z = np.column_stack([np.ones(n), (x - x.mean(0)) / x.std(0)])
+    if np.linalg.matrix_rank(z) <= k:
+        raise ValueError(f"one of {', '.join(map(str, features.columns))} follows from the others; drop it")
+    inverse = np.linalg.inv(z.T @ z)
+    beta = inverse @ z.T @ y
+    residual = y - z @ beta
+    leverage = np.einsum("ij,jk,ik->i", z, inverse, z)
+    weighted = z * (residual / np.maximum(1 - leverage, 1e-12))[:, None]
+    error = np.sqrt(np.diag(inverse @ (weighted.T @ weighted) @ inverse))
+    reach = stats.t.ppf((1 + _confidence(confidence)) / 2, n - k - 1) * error
+    table = pd.DataFrame({"nats": beta, "low": beta - reach, "high": beta + reach})[1:].set_axis(features.columns)
+    spread = ((y - y.mean()) ** 2).sum()
+    return Regression(table, float(beta[0]), float(1 - (residual**2).sum() / spread) if spread else 0.0)
+
+
+# --- inside ----------------------------------------------------------------------------------------------------------
+
+
+def per_clip(values: ArrayLike, name: str = "values") -> np.ndarray:
+    """One error a clip, float64 (clips,): the mean over frames if there are frames."""
+    errors = _checked(values, name, dimensions=(1, 2))
+    return errors.mean(1) if errors.ndim == 2 else errors
+
+
+def _checked(values: ArrayLike, name: str, dimensions: tuple[int, ...]) -> np.ndarray:
+    array = np.asarray(values, np.float64)
+    if array.ndim not in dimensions or 0 in array.shape or len(array) < 2:
+        expected = " or ".join({1: "(clips,)", 2: "(clips, columns)"}[d] for d in dimensions)
+        raise ValueError(f"{name} has shape {array.shape}; expected {expected} with at least 2 clips")
+    if not np.isfinite(array).all():
+        clip = int(np.argwhere(~np.isfinite(array))[0, 0])
+        raise ValueError(
+            f"{name} holds {array[clip].ravel()[~np.isfinite(array[clip].ravel())][0]} at clip {clip}; drop or mend such clips first"
+        )
+    return array
+
+
+def _two(first: ArrayLike, second: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    a, b = per_clip(first, "first"), per_clip(second, "second")
+    if len(a) != len(b):
+        raise ValueError(f"first has {len(a)} clips and second {len(b)}; expected the same clips in the same order")
+    return a, b
+
+
+def _confidence(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence is {confidence}; expected a share between 0 and 1, such as 0.95")
+    return confidence
+
+
+def _bootstrap(
+    samples: tuple[np.ndarray, ...], statistic: Callable, confidence: float, seed: int, paired: bool = False
+):
+    # The percentile interval, because it is defined for every statistic and costs time linear in the number of clips:
+    # BCa's jackknife ranks 10,000 clips 10,000 times, for samples so large that both intervals agree.
+    result = stats.bootstrap(
+        samples, statistic, axis=0, paired=paired, method="percentile", n_resamples=RESAMPLES,
+        confidence_level=_confidence(confidence), random_state=np.random.default_rng(seed),
+        batch=max(1, 2_000_000 // samples[0].size),
+    )  # fmt: skip
+    return result.confidence_interval
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Of errors that are small whole numbers, so that ranking each of 2,000 resamples takes counting and no sorting."""
+    ranks = []
+    for codes in (a.astype(np.int64), b.astype(np.int64)):
+        counts = np.bincount(codes)
+        middle = np.cumsum(counts) - (counts - 1) / 2  # the mean rank of equal errors
+        ranks.append(middle[codes] - (len(codes) + 1) / 2)
+    return float(ranks[0] @ ranks[1] / np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1])))
+
+
+def _overlap(glyphs: Tensor, positions: Tensor, size: int) -> Tensor:
+    """Pixels a frame on which two glyphs or more have ink, the mean over the frames: (B,)."""
+    inked = (glyphs > 0).to(torch.uint8)
+    alone = [_render(inked[:, g : g + 1], positions[:, :, g : g + 1], size) for g in range(glyphs.shape[1])]
+    covered = torch.stack(alone).sum(0)
+    return (covered > 1).sum((2, 3, 4)).double().mean(1)
+
+
+def _turns(positions: np.ndarray, free_range: int) -> np.ndarray:
+    """Whether each coordinate turns at a wall: bool, of the shape (B, T, G, 2) of the positions.
+
+    Positions are truncated to whole pixels, so a glyph can show 0 for a frame or more around its contact with the left
+    or upper wall; the runs at one place are what is compared with the frames before and after them.
+    """
+    turns = np.zeros(positions.shape, bool)
+    arriving = np.zeros_like(positions[:, 0])  # direction of the last step that was seen, 0 before the first
+    for t in range(1, positions.shape[1]):
+        step = np.sign(positions[:, t] - positions[:, t - 1])
+        at_wall = (positions[:, t - 1] == 0) | (positions[:, t - 1] == free_range)
+        turns[:, t - 1] = (step * arriving == -1) & at_wall
+        arriving = np.where(step == 0, arriving, step)
+    return turns

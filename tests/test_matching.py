@@ -1,0 +1,165 @@
+"""The matcher: clips whose glyphs are known, and glyphs that are in no source."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from framepred.digits import Digits, load_digits
+from framepred.matching import UNMATCHED, GlyphIndex, match_glyphs, share_of_sources
+from framepred.moving import TEST_SEED, MovingDigits, _render, test_set
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return {split: load_digits("uci", split) for split in ("train", "validation", "test")}
+
+
+@pytest.fixture(scope="module")
+def index(splits):
+    return GlyphIndex(splits)
+
+
+def true_glyphs(moving, n, seed=0):
+    """What a match must find: for each clip the numbers of its images."""
+    return [set(row) for row in moving._choose(n, seed, 0).tolist()]
+
+
+def found_glyphs(matches):
+    return [set(images) for _, images in matches.groupby("clip")["image"]]
+
+
+def test_two_glyphs_are_found_where_they_are(index, splits):
+    moving = MovingDigits(splits["test"], 2)
+    clips = moving.sample(25, dtype=torch.uint8)
+    matches = match_glyphs(clips.frames, index)
+    assert len(matches) == 50 and (matches["source"] == "test").all() and (matches["rendered"] == 1).all()
+    assert found_glyphs(matches) == true_glyphs(moving, 25)
+    for row in matches.to_dict("records"):
+        clip, glyph = row["clip"], moving._choose(25, 0, 0)[row["clip"]].tolist().index(row["image"])
+        assert row["label"] == clips.labels[clip, glyph]
+        assert (row["x"], row["y"]) == tuple(clips.positions[clip, row["frame"], glyph].tolist())
+
+
+def test_clips_in_floats_give_the_same_answer(index, splits):
+    moving = MovingDigits(splits["train"], 2)
+    of_bytes = match_glyphs(moving.sample(4, dtype=torch.uint8).frames, index)
+    assert match_glyphs(moving.sample(4).frames, index).equals(of_bytes)
+    assert share_of_sources(of_bytes).to_dict() == {"train": 1, "validation": 0, "test": 0, UNMATCHED: 0}
+
+
+def test_a_clip_of_one_glyph(index, splits):
+    moving = MovingDigits(splits["validation"], 1)
+    matches = match_glyphs(moving.sample(10, dtype=torch.uint8).frames, index, n_glyphs=1)
+    assert (matches["source"] == "validation").all() and found_glyphs(matches) == true_glyphs(moving, 10)
+
+
+def test_three_glyphs(index, splits):
+    moving = MovingDigits(splits["test"], 3)
+    matches = match_glyphs(moving.sample(10, dtype=torch.uint8).frames, index, n_glyphs=3)
+    assert (matches["source"] == "test").mean() >= 0.9
+    complete = [clip for clip, rows in matches.groupby("clip") if (rows["source"] == "test").all()]
+    assert [found_glyphs(matches)[c] for c in complete] == [true_glyphs(moving, 10)[c] for c in complete]
+
+
+def test_sources_can_be_mixed_in_a_clip(index, splits):
+    images = torch.stack([splits["train"].images[7], splits["test"].images[9]])
+    mixed = dataclasses.replace(splits["test"], images=images, labels=torch.tensor([0, 1]))
+    matches = match_glyphs(MovingDigits(mixed, 2).sample(1, dtype=torch.uint8).frames, index)
+    assert set(zip(matches["source"], matches["image"])) == {("train", 7), ("test", 9)}
+    assert share_of_sources(matches).to_dict() == {"train": 0.5, "validation": 0, "test": 0.5, UNMATCHED: 0}
+
+
+def test_glyphs_that_overlap_in_every_frame_are_found(index, splits):
+    glyphs = splits["test"].images[None, 3:5]
+    path = torch.arange(20)
+    positions = torch.stack([torch.stack([path, path], -1), torch.stack([path + 9, path + 7], -1)], 1)[None]
+    frames = _render(glyphs, positions, 64)
+    ink = (glyphs[0] > 0).float()
+    apart = ink[0, 7:, 9:] * ink[1, :-7, :-9]
+    assert apart.any()  # they do overlap
+    matches = match_glyphs(frames, index)
+    assert found_glyphs(matches) == [{3, 4}] and (matches["rendered"] == 1).all()
+
+
+def test_a_glyph_that_another_covers_stays_unmatched(index, splits):
+    cover = torch.full((28, 28), 255, dtype=torch.uint8)
+    glyphs = torch.stack([splits["test"].images[3], cover])[None]
+    matches = match_glyphs(_render(glyphs, torch.full((1, 20, 2, 2), 5), 64), index)
+    assert (matches["source"] == UNMATCHED).all()
+    assert (matches[["image", "label", "frame", "x", "y"]] == -1).all(axis=None) and (matches["rendered"] == 0).all()
+
+
+def test_glyphs_of_no_source_stay_unmatched(splits):
+    moving = MovingDigits(splits["test"], 2)
+    matches = match_glyphs(moving.sample(8, dtype=torch.uint8).frames, {"train": splits["train"]})
+    assert share_of_sources(matches).to_dict() == {"train": 0, UNMATCHED: 1}
+
+
+def test_one_glyph_of_a_source_beside_a_stranger(splits):
+    images = torch.stack([splits["train"].images[7], splits["test"].images[9]])
+    mixed = dataclasses.replace(splits["test"], images=images, labels=torch.tensor([0, 1]))
+    matches = match_glyphs(MovingDigits(mixed, 2).sample(1, dtype=torch.uint8).frames, {"train": splits["train"]})
+    assert list(zip(matches["source"], matches["image"])) == [("train", 7), (UNMATCHED, -1)]
+    assert (matches["rendered"] < 1).all()
+
+
+def test_altered_pixels_do_not_match(index, splits):
+    frames = MovingDigits(splits["test"], 1).sample(5, dtype=torch.uint8).frames
+    darker = torch.where(frames > 0, frames - 1, frames)
+    assert (match_glyphs(darker, index, 1)["source"] == UNMATCHED).all()
+
+
+def test_empty_frames_show_nothing(index):
+    matches = match_glyphs(torch.zeros(2, 3, 1, 64, 64, dtype=torch.uint8), index)
+    assert matches["clip"].tolist() == [0, 0, 1, 1] and (matches["source"] == UNMATCHED).all()
+
+
+def test_images_with_the_same_ink_go_by_the_first(splits):
+    image = splits["test"].images[:1]
+    moved = torch.roll(image, (2, -1), (1, 2))
+    twins = dataclasses.replace(splits["test"], images=torch.cat([image, moved]), labels=torch.tensor([4, 4]))
+    index = GlyphIndex({"twins": twins, "copy": twins})
+    assert len(index) == 4
+    clips = MovingDigits(dataclasses.replace(twins, images=moved, labels=torch.tensor([4])), 1)
+    matches = match_glyphs(clips.sample(1, dtype=torch.uint8).frames, index, 1)
+    assert matches[["source", "image"]].values.tolist() == [["twins", 0]]
+
+
+def test_what_makes_no_sense_is_refused(index, splits):
+    frames = torch.zeros(1, 2, 1, 64, 64)
+    with pytest.raises(ValueError, match="values other than k/255"):
+        match_glyphs(frames + 0.5, index)
+    with pytest.raises(ValueError, match="values other than k/255"):
+        match_glyphs(frames - 1 / 255, index)
+    with pytest.raises(ValueError, match="n_glyphs is 0"):
+        match_glyphs(frames, index, n_glyphs=0)
+    with pytest.raises(ValueError, match="at least one"):
+        GlyphIndex({})
+    with pytest.raises(ValueError, match="none of them called 'unmatched'"):
+        GlyphIndex({UNMATCHED: splits["test"]})
+    blank = Digits(
+        torch.zeros(2, 28, 28, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), "b", "t", ("0",), "", ""
+    )
+    with pytest.raises(ValueError, match="image 0 of blank is blank"):
+        GlyphIndex({"blank": blank})
+
+
+@pytest.mark.slow
+def test_mnist_clips_are_traced_to_their_split_and_image(mnist):
+    index = GlyphIndex({split: mnist(split) for split in ("train", "validation", "test")})
+    for name, split in (("mnist-2", "test"), ("mnist-train-2", "train")):
+        clips = test_set(name, 100)
+        matches = match_glyphs(clips.sample(dtype=torch.uint8).frames, index)
+        assert share_of_sources(matches)[split] == 1 and (matches["rendered"] == 1).all()
+        assert found_glyphs(matches) == true_glyphs(clips.clips, 100, TEST_SEED)
+
+
+def test_a_file_like_the_original_is_traced(tmp_path, index, splits):
+    from framepred.moving import OriginalTestFile
+
+    frames = MovingDigits(splits["train"], 2).sample(3, dtype=torch.uint8).frames
+    np.save(tmp_path / "mnist_test_seq.npy", frames[:, :, 0].permute(1, 0, 2, 3).numpy())
+    read = OriginalTestFile(tmp_path / "mnist_test_seq.npy").sample(3, dtype=torch.uint8).frames
+    assert share_of_sources(match_glyphs(read, index))["train"] == 1
