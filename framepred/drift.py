@@ -53,8 +53,9 @@ def drift_and_blur(
     not credited with the ink of another. It starts twice, from the true places and from the best place of every glyph
     by itself, and keeps the better end.
 
-    How to read it: `drift` cannot exceed √2·radius, so a digit that is further away is counted as too near, and if
-    nothing in the prediction resembles a glyph, its best shift means little. Look at `structure` beside it.
+    How to read it: `drift` cannot exceed √2·radius, so a digit that is further away is counted as too near. Where a
+    prediction holds nothing that resembles a glyph, its best shift means little; it may go behind another glyph, where
+    missing ink costs least, and `displacement` takes the credit. Look at `structure` beside it.
 
     Args:
         logits: of the predicted frames, `Forecast.logits`. Not probabilities: nats cannot be had from values that
@@ -71,9 +72,7 @@ def drift_and_blur(
     z = logits.float().reshape(B, T, size, size)
     glyphs = clips.glyphs.to(z.device).float() / 255
     places = clips.positions[:, context : context + T].to(z.device)
-    parts = [
-        _Frames(*part, radius).best() for part in zip(z.split(CHUNK), glyphs.split(CHUNK), places.split(CHUNK))
-    ]
+    parts = [_Frames(*part, radius).best() for part in zip(z.split(CHUNK), glyphs.split(CHUNK), places.split(CHUNK))]
     shift, structure, displacement = (torch.cat(column) for column in zip(*parts))
     return DriftAndBlur(shift.float().norm(dim=-1), shift, structure.float(), displacement.float())
 
@@ -189,6 +188,8 @@ def _check(logits: Tensor, clips: Clips, context: int, radius: int) -> None:
             f"{max(n_frames - context, 0)} there"
         )
     if clips.glyphs.shape[1] == 0:
-        raise ValueError("these clips do not record their glyphs (the original file does not); make them with MovingDigits")
+        raise ValueError(
+            "these clips do not record their glyphs (the original file does not); make them with MovingDigits"
+        )
     if not logits.isfinite().all():
         raise ValueError("logits are not all finite; a sure prediction (p = 0 or 1) has to be calibrated first")

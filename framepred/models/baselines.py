@@ -6,8 +6,6 @@ Each is a `FramePredictor`, so that `evaluate`, players and reports take it like
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -39,7 +37,7 @@ class MeanImage(FramePredictor):
         self.register_buffer("logit", torch.zeros(1, frame_size, frame_size))
 
     @classmethod
-    def fit(cls, clips: MovingDigits, n: int = 1000, seed: int = 0) -> Self:
+    def fit(cls, clips: MovingDigits, n: int = 1000, seed: int = 0) -> MeanImage:
         """The mean over all frames of clips 0, …, n - 1 of a seed."""
         model = cls(clips.frame_size)
         total = torch.zeros(1, clips.frame_size, clips.frame_size, dtype=torch.float64)
@@ -84,7 +82,7 @@ class _Calibrated(FramePredictor):
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, clips: MovingDigits, n: int = 1000, context: int = 10, seed: int = 0) -> Self:
+    def fit(cls, clips: MovingDigits, n: int = 1000, context: int = 10, seed: int = 0) -> _Calibrated:
         """Fitted to clips 0, …, n - 1 of a seed: to what they show in each frame after the first `context`."""
         if not 1 <= context < clips.n_frames:
             raise ValueError(f"context is {context}; clips of {clips.n_frames} frames have 1 to {clips.n_frames - 1}")
@@ -113,7 +111,7 @@ class _Calibrated(FramePredictor):
                 raise ValueError(f"horizon is {horizon}; this {self.network} was fitted to {len(self.a)} frames")
             return Forecast(self.calibrate(self.guess(context, horizon)))
         # Every true frame is one step ahead of the frames before it.
-        B, C = context.shape[:2]
+        C = context.shape[1]
         frames = torch.cat([context, truth], 1)
         reads = min(self.reads, C)
         windows = torch.stack([frames[:, C + t - reads : C + t] for t in range(horizon)], 1)
@@ -139,11 +137,11 @@ class CalibratedCopy(_Calibrated):
 class ConstantVelocity(_Calibrated):
     """The last frame, moved on: every bit of ink keeps the velocity that it had in the last few frames.
 
-    Block matching with a soft choice. A velocity is a displacement a frame, in whole and half pixels, up to
+    Block matching with a soft choice. A velocity is a displacement a frame, in whole pixels, up to
     `MAX_SPEED`. Its cost in a block of the last frame is the mean absolute difference between a window around the block
     and the same window in each of the `LOOK_BACK` frames before, 1, 2, … displacements back. The ink of a block goes
     ahead with all velocities at once, in shares exp(-cost / `TEMPERATURE`), so that where the velocity is uncertain the
-    guess is blurred. The four constants were chosen on training digits.
+    guess is blurred. The constants were chosen on training digits.
 
     What it does not know: that there are digits, how many, and where they end; that all of a digit moves alike; that
     digits turn back at the walls (its ink leaves the frame). It knows how fast ink can be, and the mean image.
@@ -151,15 +149,16 @@ class ConstantVelocity(_Calibrated):
 
     network = "constant-velocity"
 
-    MAX_SPEED, LOOK_BACK, BLOCK, WINDOW, TEMPERATURE = 4.0, 3, 4, 12, 0.01
+    MAX_SPEED, LOOK_BACK, BLOCK, WINDOW, TEMPERATURE = 5, 2, 8, 24, 0.03
+    divisor = BLOCK
     reads = LOOK_BACK + 1
 
     def guess(self, context, horizon):
         frames = context[:, -self.reads :, 0].float().flip(1)
         last, past = frames[:, 0], frames[:, 1:].unbind(1)
         margin = (self.WINDOW - self.BLOCK) // 2
-        half_pixels = range(-int(2 * self.MAX_SPEED), int(2 * self.MAX_SPEED) + 1)
-        velocities = [(x / 2, y / 2) for x in half_pixels for y in half_pixels if x**2 + y**2 <= 4 * self.MAX_SPEED**2]
+        pixels = range(-self.MAX_SPEED, self.MAX_SPEED + 1)
+        velocities = [(x, y) for x in pixels for y in pixels if x**2 + y**2 <= self.MAX_SPEED**2]
         costs = []
         for x, y in velocities:
             difference = torch.zeros_like(last)
@@ -178,11 +177,11 @@ class ConstantVelocity(_Calibrated):
         return ahead.clamp_(0, 1)[:, :, None]
 
 
-def _overlap(x: float, y: float, shape: torch.Size) -> tuple[tuple, tuple]:
-    """Where the pixels of a frame go and come from if it moves by (x, y), rounded, without those that leave it."""
+def _overlap(x: int, y: int, shape: torch.Size) -> tuple[tuple, tuple]:
+    """Where the pixels of a frame go and come from if it moves by (x, y), without those that leave it."""
     to: list = [...]
     from_: list = [...]
-    for step, size in ((round(y), shape[-2]), (round(x), shape[-1])):
+    for step, size in ((y, shape[-2]), (x, shape[-1])):
         to.append(slice(max(step, 0), max(size + min(step, 0), 0)))
         from_.append(slice(max(-step, 0), max(size - max(step, 0), 0)))
     return tuple(to), tuple(from_)

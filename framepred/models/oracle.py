@@ -6,7 +6,7 @@ import copy
 import math
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from framepred.digits import GLYPH_SIZE
@@ -54,7 +54,9 @@ class Oracle(FramePredictor):
     def given(self, clips: Clips) -> Oracle:
         """The oracle of these clips: it knows their glyphs, in this order of clips."""
         if clips.glyphs.shape[1] == 0:
-            raise ValueError("these clips do not record their glyphs (the original file does not), which the oracle needs")
+            raise ValueError(
+                "these clips do not record their glyphs (the original file does not), which the oracle needs"
+            )
         oracle = copy.copy(self)
         oracle.glyphs = clips.glyphs
         return oracle
@@ -62,9 +64,13 @@ class Oracle(FramePredictor):
     def check(self, context, horizon, truth=None):
         super().check(context, horizon, truth)
         if self.glyphs is None:
-            raise ValueError("the oracle has to know the glyphs: call oracle.given(clips) and predict with what it returns")
+            raise ValueError(
+                "the oracle has to know the glyphs: call oracle.given(clips) and predict with what it returns"
+            )
         if len(self.glyphs) != len(context):
-            raise ValueError(f"context holds {len(context)} clips; the oracle was given the glyphs of {len(self.glyphs)}")
+            raise ValueError(
+                f"context holds {len(context)} clips; the oracle was given the glyphs of {len(self.glyphs)}"
+            )
 
     def forecast(self, context, horizon, truth=None, truth_mask=None) -> Forecast:
         if truth is not None:
