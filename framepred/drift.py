@@ -55,7 +55,8 @@ def drift_and_blur(
 
     How to read it: `drift` cannot exceed √2·radius, so a digit that is further away is counted as too near. Where a
     prediction holds nothing that resembles a glyph, its best shift means little; it may go behind another glyph, where
-    missing ink costs least, and `displacement` takes the credit. Look at `structure` beside it.
+    missing ink costs least, and `displacement` takes the credit. The mean image, which shows no glyph, tells how that
+    reads. Look at `structure` beside `drift`.
 
     Args:
         logits: of the predicted frames, `Forecast.logits`. Not probabilities: nats cannot be had from values that

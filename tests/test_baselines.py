@@ -75,15 +75,22 @@ def test_calibrated_copy_is_brighter_where_the_last_frame_was(fitted, training):
     assert p[:, 9][ink].mean() < first[ink].mean()  # ten steps later it says less
 
 
+def test_the_copy_drifts_by_a_step_a_frame(fitted, training):
+    clips = training.sample(30, seed=8)
+    logits = fitted["calibrated-copy"](clips.frames[:, :10], horizon=2).logits
+    drift = framepred.metrics.drift_and_blur(logits, clips).drift
+    assert drift[:, 0].median().item() == pytest.approx(0.1 * 36, abs=0.5)
+    assert drift[:, 1].median().item() == pytest.approx(0.2 * 36, abs=1)
+
+
 def test_constant_velocity_moves_ink_on_as_it_moved(uci):
     positions = torch.tensor([[10 + 2 * t, 34 - 3 * t] for t in range(10)])[None, :, None]
     frames = _to_float(_render(uci.images[None, :1], positions, 64))
     ahead = ConstantVelocity().guess(frames[:, :4], horizon=6)
     for t in range(6):
         inked = frames[0, 4 + t] > 0.5
-        assert ahead[0, t][inked].mean() > 2 * ahead[0, t][~inked].mean() + 0.1
-        if t < 3:  # later it blurs, because some other velocities explain a block nearly as well
-            assert ahead[0, t][inked].mean() > 0.6
+        assert ahead[0, t][inked].mean() > 0.4  # blurred, because other velocities explain a block nearly as well
+        assert ahead[0, t][~inked].mean() < 0.02
     assert ahead.sum((2, 3, 4)).amax() <= 1.001 * frames[0, 3].sum()  # ink is moved, none is made
 
 
@@ -193,6 +200,8 @@ def test_oracle_asks_for_the_glyphs(training):
         Oracle()(clips.frames[:, :10])
     with pytest.raises(ValueError, match="context holds 1 clips; the oracle was given the glyphs of 2"):
         Oracle().given(clips)(clips.frames[:1, :10])
+    with pytest.raises(ValueError, match="frames of 28×28 pixels; the oracle's glyphs move in a square"):
+        Oracle().given(clips)(clips.frames[:, :10, :, :28, :28])
     nameless = Clips(clips.frames, clips.positions[:, :, :0], clips.glyphs[:, :0], clips.labels[:, :0])
     with pytest.raises(ValueError, match="do not record their glyphs"):
         Oracle().given(nameless)

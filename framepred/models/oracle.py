@@ -30,12 +30,15 @@ class Oracle(FramePredictor):
     `evaluate(Oracle(), test_set)` does so by itself. The oracle looks at `clips.glyphs` and at the frames it is given,
     never at `clips.positions`.
 
-    For each glyph it keeps a cloud of hypotheses (start, heading), moves them by the generator's rules (a step of fixed
-    length a frame, walls that reflect) and weighs them by how well the glyph, put there over the other glyphs, explains
-    the frames; clouds are resampled and disturbed frame after frame (a particle filter whose hypotheses are whole
-    trajectories; Gordon et al. 1993). Frames show whole pixels only, so place and heading remain uncertain by a
-    fraction of a pixel a frame. The forecast is the average picture over samples from the clouds: what is uncertain is
-    grey, and nats stay finite.
+    In each frame it finds each glyph, whatever else overlaps it. Then it keeps for each glyph a cloud of hypotheses
+    (start, heading), moves them by the generator's rules (a step of fixed length a frame, walls that reflect) and weighs
+    them by how far they are from the places found; the cloud is resampled and disturbed frame after frame (a particle
+    filter whose particles are whole trajectories; Gordon, Salmond and Smith 1993). Frames show whole pixels only, so
+    start and heading remain a little uncertain. The forecast is the average picture over samples from the clouds: what
+    is uncertain is grey, and nats stay finite. With `truth`, all this is done anew for every frame, so one-step takes
+    ten times as long.
+
+    Its random numbers are seeded: the same clips in the same batches give the same forecast.
 
     Args:
         speed: length of a step, as in `MovingDigits`; clips with acceleration break the oracle's rules.
@@ -63,6 +66,11 @@ class Oracle(FramePredictor):
 
     def check(self, context, horizon, truth=None):
         super().check(context, horizon, truth)
+        if context.shape[-1] <= GLYPH_SIZE or context.shape[-2] != context.shape[-1]:
+            raise ValueError(
+                f"context has frames of {context.shape[-2]}×{context.shape[-1]} pixels; the oracle's glyphs move in a "
+                f"square of more than {GLYPH_SIZE} px"
+            )
         if self.glyphs is None:
             raise ValueError(
                 "the oracle has to know the glyphs: call oracle.given(clips) and predict with what it returns"
