@@ -50,13 +50,14 @@ def drift_and_blur(
     (nothing in a clip does), and of those within a tenth of a nat the shorter counts.
 
     The search goes over whole-pixel shifts of one glyph at a time, with the others where they are, so that a glyph is
-    not credited with the ink of another. It starts twice, from the true places and from the best place of every glyph
-    by itself, and keeps the better end.
+    not credited with the ink of another. Nor may it gain by hiding behind another, where ink that the prediction lacks
+    would cost nothing: hidden ink is charged, in the search only, at the frame's mean -logit. The search starts twice,
+    from the true places and from the best place of every glyph by itself, and keeps the better end.
 
     How to read it: `drift` cannot exceed √2·radius, so a digit that is further away is counted as too near. Where a
-    prediction holds nothing that resembles a glyph, its best shift means little; it may go behind another glyph, where
-    missing ink costs least, and `displacement` takes the credit. The mean image, which shows no glyph, tells how that
-    reads. Look at `structure` beside `drift`.
+    prediction holds nothing that resembles a glyph, its best shift means little: it goes to the brightest place near,
+    and `displacement` takes the credit. The mean image, which shows no glyph, tells how that reads. Look at `structure`
+    beside `drift`.
 
     Args:
         logits: of the predicted frames, `Forecast.logits`. Not probabilities: nats cannot be had from values that
@@ -90,6 +91,7 @@ class _Frames:
         self.side, self.reach = glyphs.shape[-1], glyphs.shape[-1] + 2 * radius
         self.width = z.shape[-1] + 2 * radius
         self.z = F.pad(z, [radius] * 4)
+        self.price = -z.mean((2, 3)).clamp_max(0)
         self.inside = F.pad(torch.ones_like(z), [radius] * 4)
         grey = torch.arange(LEVELS + 1, device=z.device) / LEVELS
         self.cuts = ((grey[1:] + grey[:-1]) / 2)[:, None, None]
@@ -103,19 +105,19 @@ class _Frames:
         unshifted = torch.zeros_like(self.places)
         nothing = torch.zeros_like(self.z)
         alone = torch.stack([self.search(g, nothing) for g in range(self.G)], 2)
-        before = self.excess(unshifted)
-        best, least = unshifted, before
+        before, least = self.excess(unshifted)
+        best, after = unshifted, before
         for start in (unshifted, alone) if self.G > 1 else (alone,):
             shift = start.clone()
             for _ in range(SWEEPS if self.G > 1 else 0):
                 for g in range(self.G):
                     others = [k for k in range(self.G) if k != g]
                     shift[:, :, g] = self.search(g, self.compose(shift, others))
-            nats = self.excess(shift)
-            better = nats < least - TIE
+            nats, charged = self.excess(shift)
+            better = (charged < least - TIE) & (nats < before)
             best = torch.where(better[..., None, None], shift, best)
-            least = torch.where(better, nats, least)
-        return best, least, before - least
+            after, least = torch.where(better, nats, after), torch.where(better, charged, least)
+        return best, after, before - after
 
     def search(self, g: int, others: Tensor) -> Tensor:
         """The best shift (B, T, 2) of glyph g over a picture of the others.
@@ -127,7 +129,8 @@ class _Frames:
         """
         index = self.index(self.places[:, :, g] - self.radius, self.reach)
         z, below = (self.take(frames, index)[:, :, None] for frames in (self.z, others))
-        share = (z / LEVELS + self.steps) * (below <= self.cuts)
+        price = self.price[:, :, None, None, None] / LEVELS
+        share = torch.where(below <= self.cuts, z / LEVELS + self.steps, -price)
         spectrum = (torch.fft.rfft2(share) * self.spectra[:, None, g]).sum(2)
         gain = torch.fft.irfft2(spectrum, s=(self.reach, self.reach))
         n = 2 * self.radius + 1
@@ -155,10 +158,15 @@ class _Frames:
             canvas.scatter_(2, index, torch.maximum(canvas.gather(2, index), self.glyphs[:, None, g].flatten(2)))
         return canvas.reshape(self.z.shape)
 
-    def excess(self, shift: Tensor) -> Tensor:
-        """Nats (B, T) above the floor of the frames composed with these shifts, in float64: it is a small difference."""
+    def excess(self, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """Nats (B, T) above the floor of the frames composed with these shifts, without and with the price of hidden ink.
+
+        In float64, because they are small differences.
+        """
         t, z = self.compose(shift, list(range(self.G))).double(), self.z.double()
-        return ((F.softplus(z) - t * z - _entropy(t)) * self.inside).sum((2, 3))
+        nats = ((F.softplus(z) - t * z - _entropy(t)) * self.inside).sum((2, 3))
+        hidden = self.glyphs.double().sum((1, 2, 3))[:, None] - t.sum((2, 3))
+        return nats, nats + self.price * hidden
 
     def index(self, corner: Tensor, side: int) -> Tensor:
         """Where the pixels of a square window lie in a padded, flattened frame: (B, T, side²). `corner` is unpadded."""

@@ -118,7 +118,7 @@ def test_the_shift_of_one_glyph_is_the_best_of_all(uci):
 
 
 def test_of_equally_good_shifts_the_shortest_counts(uci):
-    clips = clips_at(uci, 2, [18, 18])
+    clips = clips_at(uci, 2, *APART)
     flat = torch.full((2, HORIZON, 1, 64, 64), -3.0)
     assert not split(flat, clips).drift.any()
 
