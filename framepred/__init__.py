@@ -9,7 +9,7 @@ from framepred.moving import Clips, MovingDigits, test_set
 
 if TYPE_CHECKING:
     from framepred.evaluation import PROTOCOLS, Scores, evaluate, predict
-    from framepred.models import Forecast, FramePredictor, build
+    from framepred.models import Forecast, FramePredictor, baselines, build
     from framepred.players import FlowPlayer, FramePlayer
     from framepred.published import published_runs
     from framepred.runs import load
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 # which would make up a fifth of the time that importing this package takes.
 _LATER = {
     "evaluation": ("PROTOCOLS", "Scores", "evaluate", "predict"),
-    "models": ("Forecast", "FramePredictor", "build"),
+    "models": ("Forecast", "FramePredictor", "baselines", "build"),
     "players": ("FlowPlayer", "FramePlayer"),
     "published": ("published_runs",),
     "runs": ("load",),
@@ -49,6 +49,7 @@ __all__ = [
     "Scores",
     "TrainConfig",
     "absolute_error",
+    "baselines",
     "build",
     "cross_entropy",
     "entropy_floor",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -77,14 +78,14 @@ def evaluate(
     precision: str = "auto",
     progress: bool = False,
 ) -> Scores:
-    """Score a network on every clip of a test set, on the device where its parameters are.
+    """Score a network on every clip of a test set, on the device where its parameters (or buffers) are.
 
     Args:
         protocol: what the network is given for each of the frames to predict; see `PROTOCOLS`.
         context: how many true frames it sees first.
         precision: "fp32", "bf16", or "auto" (bf16 where the device computes with it).
     """
-    device = next(model.parameters()).device
+    device = next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
     was_training = model.training
     model.eval()
     parts: list[tuple[Tensor, ...]] = []
@@ -93,7 +94,7 @@ def evaluate(
             for batch in test_set.batches(batch_size, device=device):
                 seen, target = batch.split(context)
                 with autocast(device, precision):
-                    forecast = predict(model, seen, target, protocol)
+                    forecast = predict(model.given(batch), seen, target, protocol)
                 parts.append(
                     (
                         cross_entropy(forecast.logits, target),

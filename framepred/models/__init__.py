@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from framepred.models import baselines
 from framepred.models.base import Forecast, FramePredictor
 from framepred.models.cell import ConvLSTMCell
 from framepred.models.convlstm import ConvLSTM
@@ -89,5 +90,6 @@ __all__ = [
     "FramePredictor",
     "SpatioTemporal",
     "VideoPixelNetwork",
+    "baselines",
     "build",
 ]

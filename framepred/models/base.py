@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from framepred.metrics import cross_entropy
+from framepred.moving import Clips
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +78,10 @@ class FramePredictor(nn.Module, PyTorchModelHubMixin, abc.ABC):
         `truth_mask[b, t]` tells whether frame t of clip b, once predicted, is fed back as the truth (True) or as the
         network's own prediction; without it all are the truth.
         """
+
+    def given(self, clips: Clips) -> FramePredictor:
+        """The predictor that knows of these clips what it may know beside the frames seen. Networks: nothing more."""
+        return self
 
     def loss(
         self,

@@ -1,0 +1,159 @@
+"""Drift or blur, on predictions whose answer is known."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+
+import framepred
+from framepred.metrics import cross_entropy, drift_and_blur, entropy_floor
+from framepred.moving import Clips, MovingDigits, _render, _to_float
+
+APART = ([8, 8], [28, 26])  # two glyphs that share no pixel even if both are moved a little
+ACROSS = ([14, 14], [20, 18])
+CONTEXT, HORIZON = 2, 3
+
+
+def clips_at(uci, n, *places):
+    """Clips of `n` pairs (…) of glyphs that stand still, with the top left corner at these (x, y)."""
+    glyphs = uci.images[: n * len(places)].reshape(n, len(places), 28, 28)
+    positions = torch.tensor(places).expand(n, CONTEXT + HORIZON, -1, -1).contiguous()
+    labels = uci.labels[: n * len(places)].reshape(n, len(places))
+    return Clips(_to_float(_render(glyphs, positions, 64)), positions, glyphs, labels)
+
+
+def moved(clips, *shifts):
+    """The predicted part of the clips, with glyph g moved by shifts[g]."""
+    positions = clips.positions[:, CONTEXT:] + torch.tensor(shifts)
+    return _to_float(_render(clips.glyphs, positions.contiguous(), 64))
+
+
+def calibrated(frames, doubt=1e-3):
+    return (frames * (1 - 2 * doubt) + doubt).logit()
+
+
+def excess(logits, target):
+    return cross_entropy(logits, target) - entropy_floor(target)
+
+
+def split(logits, clips, **keywords):
+    return drift_and_blur(logits, clips, context=CONTEXT, **keywords)
+
+
+@pytest.mark.parametrize(
+    "places", [APART, ACROSS, APART[:1], (*APART, [30, 2])], ids=["apart", "across", "one", "three"]
+)
+def test_truth_moved_by_3_and_minus_2_pixels_has_drifted_by_the_root_of_13(places, uci):
+    clips = clips_at(uci, 8, *places)
+    target = moved(clips, *[[3, -2]] * len(places))
+    found = split(calibrated(target), clips)
+    assert found.shift.shape == (8, HORIZON, len(places), 2)
+    assert (found.shift == torch.tensor([3, -2])).all()
+    torch.testing.assert_close(found.drift, torch.full((8, HORIZON, len(places)), math.sqrt(13)))
+    torch.testing.assert_close(found.structure, excess(calibrated(target), target), atol=0.01, rtol=0)
+    assert (found.displacement > 20 * found.structure).all()
+
+
+@pytest.mark.parametrize("places", [APART, ACROSS], ids=["apart", "across"])
+def test_the_truth_itself_has_neither_drift_nor_displacement(places, uci):
+    clips = clips_at(uci, 8, *places)
+    target = clips.frames[:, CONTEXT:]
+    found = split(calibrated(target, 1e-6), clips)
+    assert not found.drift.any() and not found.displacement.any()
+    assert found.structure.max() < 0.05 and found.structure.min() >= 0
+
+
+@pytest.mark.parametrize("places", [APART, ACROSS], ids=["apart", "across"])
+def test_glyphs_that_moved_differently_are_told_apart(places, uci):
+    clips = clips_at(uci, 8, *places)
+    found = split(calibrated(moved(clips, [-4, 0], [2, 5])), clips)
+    assert (found.shift == torch.tensor([[-4, 0], [2, 5]])).all()
+    torch.testing.assert_close(found.drift, torch.tensor([4, math.sqrt(29)]).expand(8, HORIZON, 2))
+
+
+def test_blurred_truth_has_structure_but_no_drift(uci):
+    clips = clips_at(uci, 20, *APART)
+    target = clips.frames[:, CONTEXT:].numpy()
+    structure = []
+    for sigma in (0.5, 1.0, 2.0, 4.0):
+        blurred = torch.from_numpy(scipy.ndimage.gaussian_filter(target, (0, 0, 0, sigma, sigma)))
+        found = split(calibrated(blurred), clips)
+        assert found.drift.mean() < 0.5 and found.drift.median() == 0
+        assert found.displacement.mean() < 0.02 * found.structure.mean()
+        structure.append(found.structure.mean().item())
+    assert structure == sorted(structure) and structure[0] > 5 and structure[-1] > 100
+
+
+def test_moved_and_blurred_truth_has_both(uci):
+    clips = clips_at(uci, 20, *APART)
+    target = moved(clips, [5, 0], [0, -5])
+    blurred = torch.from_numpy(scipy.ndimage.gaussian_filter(target.numpy(), (0, 0, 0, 1, 1)))
+    found = split(calibrated(blurred), clips)
+    assert found.drift.mean().item() == pytest.approx(5, abs=0.3)
+    assert found.structure.mean() > 20 and found.displacement.mean() > 100
+    torch.testing.assert_close(found.structure, excess(calibrated(blurred), target), atol=2, rtol=0.05)
+
+
+def test_both_parts_add_up_to_the_excess_over_the_floor_and_none_is_negative(uci):
+    clips = MovingDigits(uci, n_digits=3, n_frames=5).sample(6)
+    logits = torch.randn(6, 3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = framepred.metrics.drift_and_blur(logits, clips, context=2, radius=3)
+    torch.testing.assert_close(found.excess, excess(logits, clips.frames[:, 2:]), rtol=1e-4, atol=0.01)
+    assert (found.displacement >= 0).all() and (found.structure >= 0).all()
+    assert found.drift.max() <= 3 * math.sqrt(2)
+
+
+def test_the_shift_of_one_glyph_is_the_best_of_all(uci):
+    clips = clips_at(uci, 4, [20, 17])
+    noise = torch.randn(4, HORIZON, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+    logits = calibrated(moved(clips, [1, 2]), 0.2) + noise
+    radius = 3
+    shifts = [[x, y] for x in range(-radius, radius + 1) for y in range(-radius, radius + 1)]
+    nats = np.stack([excess(logits, moved(clips, s)).numpy() for s in shifts])
+    found = split(logits, clips, radius=radius)
+    np.testing.assert_allclose(found.structure, nats.min(0), atol=0.2)  # ties are settled to a tenth of a nat
+    assert (found.shift[:, :, 0].numpy() == np.array(shifts)[nats.argmin(0)]).all()
+
+
+def test_of_equally_good_shifts_the_shortest_counts(uci):
+    clips = clips_at(uci, 2, *APART)
+    flat = torch.full((2, HORIZON, 1, 64, 64), -3.0)
+    assert not split(flat, clips).drift.any()
+
+
+def test_shifts_leave_the_ink_in_the_frame(uci):
+    clips = clips_at(uci, 8, [0, 36])
+    cut = torch.zeros(8, HORIZON, 1, 64, 64)
+    cut[..., 7:, :-7] = clips.frames[:, CONTEXT:, :, :-7, 7:]  # moved 7 px to the left and down, out of the frame
+    found = split(calibrated(cut), clips)
+    ink = clips.glyphs[:, 0] > 0
+    left, below = ink.any(1).int().argmax(1), ink.any(2).flip(1).int().argmax(1)
+    furthest = torch.stack([-left.clamp(max=7), below.clamp(max=7)], 1)
+    short = (furthest - found.shift[:, 0, 0]) * torch.tensor([-1, 1])
+    assert short.min() == 0 and short.max() <= 1  # faint ink at the edge may not be worth the last pixel
+
+
+def test_further_than_the_radius_is_not_found(uci):
+    clips = clips_at(uci, 4, [18, 18])
+    logits = calibrated(moved(clips, [6, 0]))
+    assert (split(logits, clips, radius=6).drift == 6).all()
+    assert split(logits, clips, radius=4).drift.max() <= 4 * math.sqrt(2)
+    assert not split(logits, clips, radius=0).drift.any()
+
+
+def test_bad_input_is_refused(uci):
+    clips = clips_at(uci, 2, *APART)
+    logits = calibrated(clips.frames[:, CONTEXT:])
+    with pytest.raises(ValueError, match="radius is -1"):
+        split(logits, clips, radius=-1)
+    with pytest.raises(ValueError, match=r"shape \(1, 3, 1, 64, 64\); expected \(2, frames, 1, 64, 64\)"):
+        split(logits[:1], clips)
+    with pytest.raises(ValueError, match="3 frames after a context of 4; clips of 5 frames have 1"):
+        drift_and_blur(logits, clips, context=4)
+    with pytest.raises(ValueError, match="not all finite"):
+        split(clips.frames[:, CONTEXT:].logit(), clips)
+    nameless = Clips(clips.frames, clips.positions[:, :, :0], clips.glyphs[:, :0], clips.labels[:, :0])
+    with pytest.raises(ValueError, match="do not record their glyphs"):
+        split(logits, nameless)
