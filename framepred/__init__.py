@@ -22,9 +22,15 @@ __version__ = "0.1.0"
 _LATER = {
     "evaluation": ("PROTOCOLS", "Scores", "evaluate", "predict"),
     "models": ("Forecast", "FramePredictor", "baselines", "build"),
+    "figures": (),
+    "glyphs": (),
+    "matching": (),
     "players": ("FlowPlayer", "FramePlayer"),
     "published": ("published_runs",),
+    "reporting": ("report",),
+    "results": (),
     "runs": ("load",),
+    "statistics": (),
     "training": ("TrainConfig", "train"),
 }
 

@@ -84,23 +84,6 @@ def run_folder(run: str | os.PathLike) -> Path:
     )
 
 
-def best_run(network: str) -> str:
-    """The published run of a network with the least error on two digits under rollout: the one that the book shows.
-
-    Raises:
-        LookupError: if no published run of the network has been scored on "mnist-2".
-    """
-    errors = {}
-    for name in published_runs():
-        folder = run_folder(name)
-        record, scores = read_record(folder), load_scores(folder)
-        if record is not None and record["network"] == network and "mnist-2/rollout" in scores:
-            errors[name] = scores["mnist-2/rollout"].mean()
-    if not errors:
-        raise LookupError(f"no published run of {network!r} has scores for mnist-2/rollout")
-    return min(errors, key=errors.__getitem__)
-
-
 def _from_hub(repository: str) -> Path:
     from huggingface_hub import snapshot_download
 

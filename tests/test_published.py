@@ -92,20 +92,6 @@ def test_files_come_from_the_commit_that_was_installed_or_the_tag_of_the_release
     assert published._source() == expected
 
 
-def test_best_run_is_that_with_the_least_rollout_error(tmp_path, monkeypatch):
-    import numpy as np
-
-    errors = {"a": 300.0, "b": 250.0, "c": 400.0}
-    for name, nats in errors.items():
-        shutil.copytree(published.CHECKOUT / RUN, tmp_path / name)
-        runs.save_scores(tmp_path / name, {"mnist-2/rollout": np.full((2, 10), nats)})
-    monkeypatch.setattr(published, "CHECKOUT", tmp_path)
-    monkeypatch.setattr(published, "registry", lambda: {f"{name}/config.json": "" for name in errors})
-    assert runs.best_run("convlstm") == "b"
-    with pytest.raises(LookupError, match="vpn"):
-        runs.best_run("vpn")
-
-
 def test_a_run_that_does_not_exist_is_answered_with_those_that_do():
     with pytest.raises(FileNotFoundError, match=RUN):
         runs.run_folder("convlstm-bok")

@@ -1,0 +1,79 @@
+"""Which published runs the book shows, and their errors.
+
+A network may have several runs: the small one of a laptop, a large one of a GPU. The book shows the best and names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from framepred.models import NETWORKS
+from framepred.published import published_runs
+from framepred.runs import load_scores, read_record, run_folder
+
+LABELS = {"convlstm": "ConvLSTM", "spatiotemporal": "spatio-temporal", "vpn": "VPN"}
+
+
+def best_run(network: str) -> str:
+    """The published run of a network with the least error on two digits under rollout.
+
+    Raises:
+        LookupError: if no published run of the network has been scored on "mnist-2".
+    """
+    errors = {}
+    for name in published_runs():
+        folder = run_folder(name)
+        record, scores = read_record(folder), load_scores(folder)
+        if record is not None and record["network"] == network and "mnist-2/rollout" in scores:
+            errors[name] = scores["mnist-2/rollout"].mean()
+    if not errors:
+        raise LookupError(f"no published run of {network!r} has scores for mnist-2/rollout")
+    return min(errors, key=errors.__getitem__)
+
+
+def shown_runs() -> dict[str, str]:
+    """The run that the book shows for each network, by the network's label: {"ConvLSTM": "convlstm-book", …}."""
+    runs = {}
+    for network in NETWORKS:
+        try:
+            runs[LABELS[network]] = best_run(network)
+        except LookupError:
+            continue
+    return runs
+
+
+def errors(test_set: str, protocol: str, runs: Mapping[str, str] | None = None) -> dict[str, np.ndarray]:
+    """Nats per clip and frame, float32 (clips, frames), by label, of the runs that were scored so.
+
+    Args:
+        runs: names of published runs, or run folders, by label; the shown ones unless told.
+    """
+    runs = shown_runs() if runs is None else runs
+    scores = {label: load_scores(run_folder(run)) for label, run in runs.items()}
+    key = f"{test_set}/{protocol}"
+    return {label: arrays[key] for label, arrays in scores.items() if key in arrays}
+
+
+def shown_table(to_appendix: str = "../appendix"):
+    """For a page: the shown runs, each linked to its record, with the clips that it has seen and where.
+
+    Args:
+        to_appendix: the way from the page's folder to that of the page "Runs".
+    """
+    from IPython.display import HTML
+
+    rows = {}
+    for label, run in shown_runs().items():
+        record = read_record(run_folder(run))
+        assert record is not None  # published runs have one
+        rows[label] = {
+            "run": f'<a href="{to_appendix}/runs.html#run-{run}">{run}</a>',
+            "parameters": f"{record['parameters']:,}",
+            "clips seen": f"{record['clips_seen']:,}",
+            "hardware": record["hardware"],
+        }
+    html = pd.DataFrame(rows).T.to_html(escape=False, border=0)
+    return HTML(f'<div style="overflow-x: auto">{html}</div>')

@@ -1,0 +1,48 @@
+"""Which runs the book shows, and their errors."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from framepred import published, results, runs
+
+RUN = "convlstm-book"
+
+
+@pytest.fixture
+def three_runs(tmp_path, monkeypatch):
+    """Runs a, b and c of the ConvLSTM with rollout errors of 300, 250 and 400 nats; b has no letters."""
+    errors = {"a": 300.0, "b": 250.0, "c": 400.0}
+    for name, nats in errors.items():
+        shutil.copytree(published.CHECKOUT / RUN, tmp_path / name)
+        runs.save_scores(tmp_path / name, {"mnist-2/rollout": np.full((2, 10), nats)})
+        if name != "b":
+            runs.save_scores(tmp_path / name, {"omniglot-1/rollout": np.full((3, 10), nats)})
+    monkeypatch.setattr(published, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(published, "registry", lambda: {f"{name}/config.json": "" for name in errors})
+
+
+def test_best_run_is_that_with_the_least_rollout_error(three_runs):
+    assert results.best_run("convlstm") == "b"
+    with pytest.raises(LookupError, match="vpn"):
+        results.best_run("vpn")
+
+
+def test_shown_runs_are_the_best_of_each_network_that_has_one(three_runs):
+    assert results.shown_runs() == {"ConvLSTM": "b"}
+
+
+def test_errors_are_those_of_the_shown_runs_or_of_those_named(three_runs):
+    (label, nats), *others = results.errors("mnist-2", "rollout").items()
+    assert label == "ConvLSTM" and others == [] and (nats == 250).all()
+    assert results.errors("omniglot-1", "rollout") == {}
+    named = results.errors("omniglot-1", "rollout", {"first": "a", "third": "c"})
+    assert {label: nats.shape for label, nats in named.items()} == {"first": (3, 10), "third": (3, 10)}
+
+
+def test_table_links_each_run_to_its_record(three_runs):
+    html = results.shown_table().data
+    assert 'href="../appendix/runs.html#run-b"' in html and "ConvLSTM" in html
