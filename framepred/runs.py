@@ -105,7 +105,7 @@ def describe(
             "parent": parent,
             "seed": training["seed"],
             "parameters": sum(p.numel() for p in model.parameters()),
-            "architecture": _arguments(model),
+            "architecture": model.arguments,
             "training": training,
             **_describe_clips(clips),
             "validation": _describe_clips(validation) if validation else None,
@@ -164,7 +164,7 @@ def save_run(
     """
     for name in ("scores.npz", "samples.npz"):
         (folder / name).unlink(missing_ok=True)
-    config = json.dumps(_plain({"network": model.network, **_arguments(model)}), indent=2)
+    config = json.dumps(_plain({"network": model.network, **model.arguments}), indent=2)
     write_whole(folder / "config.json", lambda path: Path(path).write_text(config + "\n"))
     _save_weights(folder, weights)
     write_whole(folder / "history.csv", lambda path: history.to_csv(path, index=False))
@@ -369,17 +369,12 @@ def _describe_clips(clips: MovingDigits) -> dict[str, Any]:
     }
 
 
-def _arguments(model: FramePredictor) -> dict[str, Any]:
-    """The arguments of `__init__` that the network was made with, defaults included."""
-    return dict(model._hub_mixin_config or {})  # type: ignore[arg-type]
-
-
 def _preset(model: FramePredictor) -> str | None:
     """The name of the preset that the network was built from; None if it is none of them."""
     arguments = inspect.signature(type(model)).parameters
     defaults = {name: argument.default for name, argument in arguments.items()}
     for name, preset in PRESETS[model.network].items():
-        if _plain({**defaults, **preset}) == _plain(_arguments(model)):
+        if _plain({**defaults, **preset}) == _plain(model.arguments):
             return name
     return None
 

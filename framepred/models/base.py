@@ -107,10 +107,15 @@ class FramePredictor(nn.Module, PyTorchModelHubMixin, abc.ABC):
                     f"truth has shape {tuple(truth.shape)}; expected {expected}: the frames that are to be predicted"
                 )
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What `__init__` was called with, defaults included."""
+        return dict(self._hub_mixin_config or {})  # type: ignore[arg-type]
+
     def save_pretrained(self, save_directory, *, config: Any = None, **kwargs: Any):  # type: ignore[override]
         # config.json names the network too, so that a folder says what it holds.
-        own = self._hub_mixin_config if isinstance(self._hub_mixin_config, dict) else {}
-        return super().save_pretrained(save_directory, config=config or {"network": self.network, **own}, **kwargs)
+        named = config or {"network": self.network, **self.arguments}
+        return super().save_pretrained(save_directory, config=named, **kwargs)
 
 
 def check_frames(frames: Tensor, name: str, divisor: int = 1) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from framepred.players import _data
 from framepred.players._player import Player, source
+from framepred.plots import overlay
 
 
 class FramePlayer(Player):
@@ -82,9 +83,7 @@ class FramePlayer(Player):
         clip = {name: row[sample] for name, row in self.rows.items()}
         t = clip[self.truth]
         if self.view == "overlay":
-            return {
-                name: p if name == self.truth else np.stack([np.maximum(t, p), t, t], -1) for name, p in clip.items()
-            }
+            return {name: p if name == self.truth else overlay(t, p) for name, p in clip.items()}
         if self.view == "difference":
             return {name: p if name == self.truth else np.maximum(t, p) - np.minimum(t, p) for name, p in clip.items()}
         return clip
