@@ -19,8 +19,9 @@ HTML = ROOT / "_build" / "html"
 
 def toc_pages() -> list[str]:
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    chapters = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    return [file.removesuffix(".md") for file in [toc["root"], *chapters]]
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    files = [page["file"] for chapter in chapters for page in [chapter, *chapter.get("sections", [])]]
+    return [file.removesuffix(".md") for file in [toc["root"], *files]]
 
 
 NOTEBOOKS = [name for name in toc_pages() if (ROOT / f"{name}.md").read_text().startswith("---\njupytext:")]
