@@ -139,6 +139,7 @@ def errors_by_frame(
 def errors_by_digits(
     errors: Mapping[str, Mapping[int, ArrayLike]],
     floor: Mapping[int, ArrayLike] | None = None,
+    baselines: Mapping[str, Mapping[int, ArrayLike]] | None = None,
     above_floor: bool = False,
 ) -> Figure:
     """Mean error against the number of digits in a clip, with 95% intervals, as in the thesis' Figure 4.9.
@@ -146,6 +147,7 @@ def errors_by_digits(
     Args:
         errors: (clips, frames) by network and number of digits.
         floor: the least possible errors on the same clips, (clips, frames) by number of digits.
+        baselines: as errors, of the same clips, drawn in grey without intervals.
         above_floor: draw what is above the floor, clip by clip, instead of errors and floor.
 
     Raises:
@@ -157,16 +159,23 @@ def errors_by_digits(
     if above_floor and floor is None:
         raise ValueError("above_floor needs a floor: pass the entropy_floor of the targets, by number of digits")
     floor = {} if floor is None else floor
-    figure, ax = plt.subplots(figsize=(WIDTH, 4.0), layout="constrained")
+
+    def drawn(networks: Mapping[int, ArrayLike], label: str) -> dict[int, np.ndarray]:
+        values = {n: per_clip(networks[n], label) for n in sorted(networks)}
+        return {n: v - _floor(floor, n, len(v), label) for n, v in values.items()} if above_floor else values
+
+    figure, ax = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
     for label, color in colors(errors).items():
-        numbers = sorted(errors[label])
-        values = [per_clip(errors[label][n], label) for n in numbers]
-        if above_floor:
-            values = [v - _floor(floor, n, len(v), label) for v, n in zip(values, numbers)]
-        estimates = [interval(v) for v in values]
-        means = np.array([e.value for e in estimates])
-        reach = [means - [e.low for e in estimates], [e.high for e in estimates] - means]
-        ax.errorbar(numbers, means, np.maximum(reach, 0), color=color, marker="o", markersize=4, capsize=3, label=label)
+        estimates = {n: interval(values) for n, values in drawn(errors[label], label).items()}
+        means = np.array([e.value for e in estimates.values()])
+        reach = [means - [e.low for e in estimates.values()], [e.high for e in estimates.values()] - means]
+        ax.errorbar(
+            list(estimates), means, np.maximum(reach, 0), color=color, marker="o", markersize=4, capsize=3, label=label
+        )
+    for k, (label, networks) in enumerate((baselines or {}).items()):
+        color, line = GREYS[k % len(GREYS)]
+        values = drawn(networks, label)
+        ax.plot(list(values), [v.mean() for v in values.values()], color=color, linestyle=line, label=label)
     if floor and not above_floor:
         ax.plot(sorted(floor), [per_clip(floor[n], "floor").mean() for n in sorted(floor)], **FLOOR)
     ax.set_xticks(sorted({n for networks in errors.values() for n in networks}))
@@ -238,11 +247,14 @@ def coefficients(regressions: Mapping[str, Regression]) -> Figure:
 
 
 def _finished(figure: Figure, ax: Axes) -> Figure:
+    from matplotlib.lines import Line2D
+
     ax.set_ylim(bottom=0)
     ax.grid(axis="y", color="0.9")
     handles, names = ax.get_legend_handles_labels()
-    last = sorted(range(len(names)), key=lambda k: names[k] == FLOOR["label"])  # error bars come after all lines
-    figure.legend([handles[k] for k in last], [names[k] for k in last], loc="outside upper center", ncols=3)
+    # Matplotlib lists error bars after all lines; here networks come first and the floor last.
+    order = sorted(range(len(names)), key=lambda k: (names[k] == FLOOR["label"], isinstance(handles[k], Line2D)))
+    figure.legend([handles[k] for k in order], [names[k] for k in order], loc="outside upper center", ncols=3)
     return figure
 
 

@@ -80,8 +80,13 @@ def test_lines_by_digits_are_above_the_floor_of_the_same_clips(errors):
     assert points.get_xdata().tolist() == [1, 2]
     assert points.get_ydata() == pytest.approx([mean / 2, mean])
     assert lines(ax, "floor").get_ydata() == pytest.approx([45, 90])
-    (ax,) = figures.errors_by_digits(by_digits, floor, above_floor=True).axes
+    baselines = {"copy": {n: errors["ConvLSTM"] for n in (1, 2)}}
+    figure = figures.errors_by_digits(by_digits, floor, baselines, above_floor=True)
+    (ax,) = figure.axes
     assert ax.containers[0].lines[0].get_ydata() == pytest.approx([mean / 2 - 45, mean - 90])
+    copy = errors["ConvLSTM"].mean()
+    assert lines(ax, "copy").get_ydata() == pytest.approx([copy - 45, copy - 90])
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["mine", "copy"]
 
 
 def test_rank_plot_has_a_panel_a_pair_and_says_spearmans_correlation(errors):
@@ -117,8 +122,14 @@ def test_coefficients_are_drawn_with_their_intervals(errors):
         (lambda e: figures.box_plots(e, frames=(11,)), "frame is 11"),
         (lambda e: figures.errors_by_frame({}), "errors is empty"),
         (lambda e: figures.errors_by_digits({"mine": {1: e["mine"]}}, above_floor=True), "needs a floor"),
-        (lambda e: figures.errors_by_digits({"mine": {1: e["mine"]}}, {2: e["mine"]}, True), "no floor for 1"),
-        (lambda e: figures.errors_by_digits({"mine": {1: e["mine"]}}, {1: e["mine"][:9]}, True), "of 9 clips"),
+        (
+            lambda e: figures.errors_by_digits({"mine": {1: e["mine"]}}, {2: e["mine"]}, above_floor=True),
+            "no floor for 1",
+        ),
+        (
+            lambda e: figures.errors_by_digits({"mine": {1: e["mine"]}}, {1: e["mine"][:9]}, above_floor=True),
+            "of 9 clips",
+        ),
         (lambda e: figures.rank_plot({"mine": e["mine"]}), "two networks"),
         (lambda e: figures.coefficients({}), "regressions is empty"),
     ],
