@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from framepred.models import NETWORKS
+from framepred.models import NETWORKS, FramePredictor
 from framepred.published import published_runs
-from framepred.runs import load_scores, read_record, run_folder
+from framepred.runs import load, load_scores, read_record, run_folder
 
 LABELS = {"convlstm": "ConvLSTM", "spatiotemporal": "spatio-temporal", "vpn": "VPN"}
 
@@ -43,6 +43,20 @@ def shown_runs() -> dict[str, str]:
         except LookupError:
             continue
     return runs
+
+
+def networks(runs: Mapping[str, str] | None = None) -> dict[str, FramePredictor]:
+    """The trained networks by label, ready to predict; those of the shown runs unless told.
+
+    A run whose weights were not published, or cannot be downloaded here, is left out: its scores can still be shown.
+    """
+    loaded = {}
+    for label, run in (shown_runs() if runs is None else runs).items():
+        try:
+            loaded[label] = load(run)
+        except (FileNotFoundError, ConnectionError):
+            continue
+    return loaded
 
 
 def errors(test_set: str, protocol: str, runs: Mapping[str, str] | None = None) -> dict[str, np.ndarray]:

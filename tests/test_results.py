@@ -18,6 +18,7 @@ def three_runs(tmp_path, monkeypatch):
     errors = {"a": 300.0, "b": 250.0, "c": 400.0}
     for name, nats in errors.items():
         shutil.copytree(published.CHECKOUT / RUN, tmp_path / name)
+        (tmp_path / name / "scores.npz").unlink()
         runs.save_scores(tmp_path / name, {"mnist-2/rollout": np.full((2, 10), nats)})
         if name != "b":
             runs.save_scores(tmp_path / name, {"omniglot-1/rollout": np.full((3, 10), nats)})
@@ -33,6 +34,12 @@ def test_best_run_is_that_with_the_least_rollout_error(three_runs):
 
 def test_shown_runs_are_the_best_of_each_network_that_has_one(three_runs):
     assert results.shown_runs() == {"ConvLSTM": "b"}
+
+
+def test_networks_are_those_whose_weights_are_here(three_runs, tmp_path):
+    assert {label: model.network for label, model in results.networks().items()} == {"ConvLSTM": "convlstm"}
+    (tmp_path / "a" / "model.safetensors").unlink()
+    assert list(results.networks({"without weights": "a", "third": "c"})) == ["third"]
 
 
 def test_errors_are_those_of_the_shown_runs_or_of_those_named(three_runs):

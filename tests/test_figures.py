@@ -1,0 +1,139 @@
+"""Figures of errors: that what is drawn is what the errors say."""
+
+from __future__ import annotations
+
+import matplotlib
+
+matplotlib.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from scipy import stats
+
+from framepred import figures, statistics
+
+
+@pytest.fixture(autouse=True)
+def close():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def errors():
+    """Errors of two networks on 40 clips, rising with the frame."""
+    rng = np.random.default_rng(0)
+    rise = np.arange(10) * 20
+    return {
+        label: 200 + rise + rng.gamma(2, 30, (40, 1)) + rng.normal(0, 3, (40, 10)) for label in ("ConvLSTM", "mine")
+    }
+
+
+def lines(ax, label):
+    return next(line for line in ax.lines if line.get_label() == label)
+
+
+def test_a_network_keeps_its_colour_whatever_is_drawn_beside_it():
+    chosen = figures.colors(["mine", "VPN, one-step", "yours", "VPN"])
+    assert chosen["VPN, one-step"] == chosen["VPN"] == figures.COLORS["VPN"]
+    assert len({chosen["mine"], chosen["yours"], *figures.COLORS.values()}) == 5
+
+
+def test_a_box_shows_the_quartiles_and_tukeys_whiskers_of_the_chosen_frame(errors):
+    figure = figures.box_plots({"mine": errors["mine"]}, frames=(10,))
+    (ax,) = figure.axes
+    assert ax.get_title() == "frame 10"
+    box = statistics.box(errors["mine"][:, 9])
+    drawn = ax.patches[0].get_path().vertices[:, 0]
+    assert (drawn.min(), drawn.max()) == pytest.approx((box.q1, box.q3))
+    ends = np.concatenate([line.get_xdata() for line in ax.lines[:2]])
+    assert (ends.min(), ends.max()) == pytest.approx((box.whisker_low, box.whisker_high))
+
+
+def test_boxes_have_a_panel_a_frame_on_one_scale_and_a_box_for_each_test_set(errors):
+    figure = figures.box_plots({"test digits": errors, "train digits": {"mine": errors["mine"]}})
+    assert [ax.get_title() for ax in figure.axes] == ["mean over the frames", "frame 1", "frame 10"]
+    assert len({ax.get_xlim() for ax in figure.axes}) == 1
+    faces = [to_hex(patch.get_facecolor()) for patch in figure.axes[0].patches]
+    assert faces == [figures.COLORS["ConvLSTM"], figures.OTHERS[0], "#ffffff"]
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["ConvLSTM", "mine"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["test digits", "train digits"]
+
+
+def test_lines_by_frame_are_means_over_clips(errors):
+    (ax,) = figures.errors_by_frame(errors, floor=np.full((3, 10), 86.4), baselines={"copy": errors["mine"] + 5}).axes
+    assert lines(ax, "mine").get_xdata().tolist() == list(range(1, 11))
+    assert lines(ax, "mine").get_ydata() == pytest.approx(errors["mine"].mean(0))
+    assert lines(ax, "copy").get_ydata() == pytest.approx(errors["mine"].mean(0) + 5)
+    assert lines(ax, "floor").get_ydata() == pytest.approx([86.4] * 10)
+
+
+def test_lines_by_digits_are_above_the_floor_of_the_same_clips(errors):
+    by_digits = {"mine": {2: errors["mine"], 1: errors["mine"] / 2}}
+    floor = {n: np.full((40, 10), 45.0 * n) for n in (1, 2)}
+    (ax,) = figures.errors_by_digits(by_digits, floor).axes
+    mean = errors["mine"].mean()
+    points = ax.containers[0].lines[0]
+    assert points.get_xdata().tolist() == [1, 2]
+    assert points.get_ydata() == pytest.approx([mean / 2, mean])
+    assert lines(ax, "floor").get_ydata() == pytest.approx([45, 90])
+    baselines = {"copy": {n: errors["ConvLSTM"] for n in (1, 2)}}
+    figure = figures.errors_by_digits(by_digits, floor, baselines, above_floor=True)
+    (ax,) = figure.axes
+    assert ax.containers[0].lines[0].get_ydata() == pytest.approx([mean / 2 - 45, mean - 90])
+    copy = errors["ConvLSTM"].mean()
+    assert lines(ax, "copy").get_ydata() == pytest.approx([copy - 45, copy - 90])
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["mine", "copy"]
+
+
+def test_rank_plot_has_a_panel_a_pair_and_says_spearmans_correlation(errors):
+    three = {**errors, "third": -errors["mine"]}
+    figure = figures.rank_plot(three, marked=[7])
+    shown = [ax for ax in figure.axes if ax.axison]
+    assert len(shown) == 3
+    expected = stats.spearmanr(errors["ConvLSTM"].mean(1), errors["mine"].mean(1)).statistic
+    assert float(shown[0].get_title().split()[1]) == pytest.approx(expected, abs=0.005)
+    assert shown[2].get_title().startswith("Spearman -1")
+    assert [t.get_text() for t in shown[0].texts] == ["7"]
+    points = np.asarray(shown[0].collections[0].get_offsets())
+    assert points[:, 0] == pytest.approx(stats.rankdata(errors["ConvLSTM"].mean(1)))
+
+
+def test_coefficients_are_drawn_with_their_intervals(errors):
+    features = pd.DataFrame(np.random.default_rng(1).normal(size=(40, 2)), columns=["overlap", "bounces_seen"])
+    fits = {label: statistics.regress(features, nats) for label, nats in errors.items()}
+    ax = figures.coefficients(fits).axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["overlap", "bounces seen"]
+    points, _, (bars,) = ax.containers[1].lines
+    table = fits["mine"].table
+    assert points.get_xdata() == pytest.approx(table["nats"].to_numpy())
+    assert [segment[:, 0].tolist() for segment in bars.get_segments()] == [
+        pytest.approx([low, high]) for low, high in zip(table["low"], table["high"])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda e: figures.box_plots({}), "errors is empty"),
+        (lambda e: figures.box_plots(e, frames=(11,)), "frame is 11"),
+        (lambda e: figures.errors_by_frame({}), "errors is empty"),
+        (lambda e: figures.errors_by_digits({"mine": {1: e["mine"]}}, above_floor=True), "needs a floor"),
+        (
+            lambda e: figures.errors_by_digits({"mine": {1: e["mine"]}}, {2: e["mine"]}, above_floor=True),
+            "no floor for 1",
+        ),
+        (
+            lambda e: figures.errors_by_digits({"mine": {1: e["mine"]}}, {1: e["mine"][:9]}, above_floor=True),
+            "of 9 clips",
+        ),
+        (lambda e: figures.rank_plot({"mine": e["mine"]}), "two networks"),
+        (lambda e: figures.coefficients({}), "regressions is empty"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(errors, draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw(errors)
