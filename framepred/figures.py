@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from framepred.drift import DriftAndBlur
+
 # Of Seaborn's palette "colorblind". One colour a network, everywhere in the book.
 COLORS = {"ConvLSTM": "#0173b2", "spatio-temporal": "#de8f05", "VPN": "#029e73"}
 OTHERS = ("#d55e00", "#cc78bc", "#ca9161", "#56b4e9", "#fbafe4")
@@ -240,6 +242,74 @@ def coefficients(regressions: Mapping[str, Regression]) -> Figure:
     ax.set_yticks(range(len(features)), [name.replace("_", " ") for name in features])
     ax.set(ylim=(len(features) - 0.5, -0.5), xlabel="nats per frame for one standard deviation more")
     figure.legend(loc="outside upper center", ncols=len(regressions))
+    return figure
+
+
+def drift_by_frame(
+    found: Mapping[str, DriftAndBlur], baselines: Mapping[str, DriftAndBlur] | None = None, radius: int = 8
+) -> Figure:
+    """How far the digits are from their true places in each predicted frame, with 95% intervals over clips.
+
+    Args:
+        found: what `metrics.drift_and_blur` found, by network.
+        baselines: the same by baseline, drawn in grey.
+        radius: that of the search; the axis ends at the largest drift that it can find.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
+
+    _some(found, "found")
+    figure, ax = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
+    for label, color in colors(found).items():
+        table = per_frame(found[label].drift.mean(2).numpy())
+        ax.plot(table.index, table["mean"], color=color, marker=".", label=label)
+        ax.fill_between(table.index, table["low"], table["high"], color=color, alpha=0.25, linewidth=0)
+    for k, (label, drift) in enumerate((baselines or {}).items()):
+        color, line = GREYS[k % len(GREYS)]
+        table = per_frame(drift.drift.mean(2).numpy())
+        ax.plot(table.index, table["mean"], color=color, linestyle=line, label=label)
+        ax.fill_between(table.index, table["low"], table["high"], color=color, alpha=0.12, linewidth=0)
+    ax.set(xlabel="predicted frame", ylabel="drift in pixels")
+    ax.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
+    _finished(figure, ax)
+    ax.set_ylim(0, 2**0.5 * radius)
+    return figure
+
+
+def drift_or_blur(found: Mapping[str, DriftAndBlur], columns: int = 2) -> Figure:
+    """The error above the floor of each predicted frame in its two parts, structure below and displacement on top.
+
+    Args:
+        found: what `metrics.drift_and_blur` found, by network or baseline; a panel each.
+        columns: panels side by side.
+    """
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
+
+    _some(found, "found")
+    rows = -(-len(found) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(WIDTH, 1.7 * rows + 0.8), sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, (label, parts) in zip(axes.flat, found.items()):
+        structure, displacement = (part.double().mean(0).numpy() for part in (parts.structure, parts.displacement))
+        frames = np.arange(1, len(structure) + 1)
+        color = COLORS.get(label.split(",")[0], "0.45")
+        ax.bar(frames, structure, color=color, label="structure")
+        ax.bar(frames, displacement, bottom=structure, color="white", edgecolor=color, hatch="////", linewidth=0.8)
+        ax.set_title(label, fontsize=10)
+        ax.grid(axis="y", color="0.9")
+        ax.set_axisbelow(True)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    for ax in axes.flat[len(found) :]:
+        ax.set_axis_off()
+    figure.supxlabel("predicted frame", fontsize=10)
+    figure.supylabel("nats per frame above the floor", fontsize=10)
+    patches = [
+        plt.Rectangle((0, 0), 1, 1, facecolor="0.45", edgecolor="0.45", label="structure"),
+        plt.Rectangle((0, 0), 1, 1, facecolor="white", edgecolor="0.45", hatch="////", label="displacement"),
+    ]
+    figure.legend(handles=patches, loc="outside upper center", ncols=2)
     return figure
 
 

@@ -16,6 +16,7 @@ from framepred.digits import GLYPH_SIZE, Digits
 
 STEPS, BATCH = 450, 96
 MOST_BLUR = 2.0  # standard deviation in pixels; beyond it the strokes of an 8 close
+SIGMAS = tuple(k / 5 for k in range(1, 41))  # blurs that a control tries: 0.2 to 8 px
 
 
 class GlyphClassifier(nn.Module):
@@ -155,3 +156,25 @@ def blur(windows: Float[Tensor, "N 28 28"], sigma: Float[Tensor, " N"]) -> Float
     kernel = torch.exp(-((place[:, None] - place) ** 2) / (2 * sigma[:, None, None] ** 2))
     kernel = kernel / kernel.sum(2).amax(1)[:, None, None]
     return kernel @ windows @ kernel
+
+
+def blurred_to_match(
+    glyphs: Float[Tensor, "N 28 28"], windows: Float[Tensor, "N T 28 28"]
+) -> tuple[Float[Tensor, "N T 28 28"], Float[Tensor, "N T"]]:
+    """Each true glyph, blurred and faded until it is as near to a window as blur and fading can make it.
+
+    What a network that knew the glyph, and did nothing to it but blur, would have shown: the control for what a
+    classifier reads in its windows. Nearest in squared error; the glyph stays at its place.
+
+    Returns:
+        The glyphs so treated, and the standard deviations of their blur in pixels (one of `SIGMAS`).
+    """
+    N, T = windows.shape[:2]
+    tried = torch.stack([blur(glyphs, glyphs.new_full((N,), sigma)) for sigma in SIGMAS], 1)
+    likeness = torch.einsum("nsij,ntij->nts", tried, windows)
+    energy = tried.square().sum((2, 3))[:, None].clamp_min(1e-12)
+    fade = (likeness / energy).clamp(0, 1)
+    best = (fade**2 * energy - 2 * fade * likeness).argmin(2)
+    n, t = torch.arange(N)[:, None], torch.arange(T)
+    matched = tried[n, best] * fade[n, t, best][..., None, None]
+    return matched.clamp(0, 1), glyphs.new_tensor(SIGMAS)[best]

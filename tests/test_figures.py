@@ -10,10 +10,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.colors import to_hex
 from scipy import stats
 
 from framepred import figures, statistics
+from framepred.drift import DriftAndBlur
 
 
 @pytest.fixture(autouse=True)
@@ -115,9 +117,37 @@ def test_coefficients_are_drawn_with_their_intervals(errors):
     ]
 
 
+@pytest.fixture
+def found():
+    """Two clips of two glyphs in three frames; the drift of frame t is t pixels."""
+    steps = torch.arange(1.0, 4)
+    drift = steps[:, None].expand(2, 3, 2).clone()
+    drift[1] += 1
+    shift = torch.zeros(2, 3, 2, 2, dtype=torch.int64)
+    return DriftAndBlur(drift, shift, (100 * steps).expand(2, 3), (10 * steps).expand(2, 3))
+
+
+def test_drift_is_drawn_as_the_mean_over_clips_and_glyphs(found):
+    ax = figures.drift_by_frame({"VPN": found}, baselines={"copy": found}).axes[0]
+    for label in ("VPN", "copy"):
+        assert lines(ax, label).get_ydata() == pytest.approx([1.5, 2.5, 3.5])
+    assert to_hex(lines(ax, "VPN").get_color()) == figures.COLORS["VPN"]
+    assert ax.get_ylim() == (0, pytest.approx(2**0.5 * 8))
+
+
+def test_structure_and_displacement_are_stacked(found):
+    figure = figures.drift_or_blur({"VPN": found, "copy": found, "mine": found})
+    structure, displacement = figure.axes[0].containers
+    assert [bar.get_height() for bar in structure] == pytest.approx([100, 200, 300])
+    assert [(bar.get_y(), bar.get_height()) for bar in displacement] == [(100, 10), (200, 20), (300, 30)]
+    assert [ax.get_title() for ax in figure.axes] == ["VPN", "copy", "mine", ""]
+
+
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
+        (lambda e: figures.drift_by_frame({}), "found is empty"),
+        (lambda e: figures.drift_or_blur({}), "found is empty"),
         (lambda e: figures.box_plots({}), "errors is empty"),
         (lambda e: figures.box_plots(e, frames=(11,)), "frame is 11"),
         (lambda e: figures.errors_by_frame({}), "errors is empty"),

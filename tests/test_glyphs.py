@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from framepred.digits import load_digits
-from framepred.glyphs import MOST_BLUR, GlyphClassifier, blur, cut_windows, distort, train_glyph_classifier
+from framepred.glyphs import (
+    MOST_BLUR,
+    GlyphClassifier,
+    blur,
+    blurred_to_match,
+    cut_windows,
+    distort,
+    train_glyph_classifier,
+)
 from framepred.moving import MovingDigits
 
 
@@ -123,6 +131,23 @@ def test_blur_is_a_gaussian_filter():
             blur(window, torch.tensor([sigma]))[0], torch.from_numpy(expected), atol=1e-4, rtol=0
         )
     torch.testing.assert_close(blur(window, torch.tensor([0.05])), window)
+
+
+def test_a_glyph_that_was_only_blurred_and_faded_is_matched_exactly(uci):
+    glyphs = uci.images[:6] / 255
+    windows = torch.stack(
+        [fade * blur(glyphs, torch.full((6,), s)) for s, fade in ((0.2, 1.0), (1.6, 0.7), (4.0, 0.5))], 1
+    )
+    matched, sigma = blurred_to_match(glyphs, windows)
+    torch.testing.assert_close(matched, windows)
+    torch.testing.assert_close(sigma, torch.tensor([0.2, 1.6, 4.0]).expand(6, 3))
+
+
+def test_no_blur_makes_one_glyph_another(uci):
+    glyphs = uci.images[:8] / 255
+    others = glyphs.roll(1, 0)[:, None]
+    matched, _ = blurred_to_match(glyphs, others)
+    assert ((matched - others).square().sum((2, 3)) > 1).all() and matched.min() >= 0 and matched.max() <= 1
 
 
 def test_distorted_glyphs_stay_grey_values_and_differ(uci):
