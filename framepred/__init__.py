@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from framepred.models import Forecast, FramePredictor, baselines, build
     from framepred.players import FlowPlayer, FramePlayer
     from framepred.published import published_runs
+    from framepred.reporting import report
     from framepred.runs import load
     from framepred.training import TrainConfig, train
 
@@ -65,6 +66,7 @@ __all__ = [
     "predict",
     "psnr",
     "published_runs",
+    "report",
     "squared_error",
     "ssim",
     "test_set",

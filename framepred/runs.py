@@ -231,7 +231,7 @@ def save_scores(
     if record is None:
         raise FileNotFoundError(f"{folder} is no run folder: it has no run.json")
     arrays = load_scores(folder) | {key: np.asarray(nats, np.float32) for key, nats in scores.items()}
-    _save_arrays(folder / "scores.npz", arrays)
+    save_arrays(folder / "scores.npz", arrays)
     new = {key: {"clips": len(nats), "sha256": digests.get(key)} for key, nats in scores.items()}
     write_record(folder, {**record, "test_sets": {**record.get("test_sets", {}), **new}})
 
@@ -268,7 +268,7 @@ def save_samples(folder: str | os.PathLike, samples: Mapping[str, Tensor | np.nd
             )
         else:
             arrays[key] = np.round(255 * values).astype(np.uint8)
-    _save_arrays(Path(folder) / "samples.npz", arrays)
+    save_arrays(Path(folder) / "samples.npz", arrays)
 
 
 def load_samples(folder: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -343,7 +343,9 @@ def _save_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
     write_whole(folder / "model.safetensors", lambda path: Path(path).write_bytes(content))
 
 
-def _save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by name to a compressed .npz file, whole or not at all."""
+
     def write(temporary: str) -> None:
         with open(temporary, "wb") as file:  # given a name, NumPy would add .npz to it
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
