@@ -80,7 +80,7 @@ def test_lines_by_digits_are_above_the_floor_of_the_same_clips(errors):
     assert points.get_xdata().tolist() == [1, 2]
     assert points.get_ydata() == pytest.approx([mean / 2, mean])
     assert lines(ax, "floor").get_ydata() == pytest.approx([45, 90])
-    baselines = {"copy": {n: errors["ConvLSTM"] for n in (1, 2)}}
+    baselines = {"copy": dict.fromkeys((1, 2), errors["ConvLSTM"])}
     figure = figures.errors_by_digits(by_digits, floor, baselines, above_floor=True)
     (ax,) = figure.axes
     assert ax.containers[0].lines[0].get_ydata() == pytest.approx([mean / 2 - 45, mean - 90])
