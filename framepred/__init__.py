@@ -24,6 +24,7 @@ _LATER = {
     "models": ("Forecast", "FramePredictor", "baselines", "build"),
     "figures": (),
     "glyphs": (),
+    "literature": (),
     "matching": (),
     "players": ("FlowPlayer", "FramePlayer"),
     "published": ("published_runs",),
