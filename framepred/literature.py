@@ -129,7 +129,7 @@ def two_measures(
         ax.plot(squared, above, MARKERS[protocol], color=color, ms=7, mec="white", mew=0.7, label=label)
     ax.set(xscale="log", yscale="log", xlim=(left, right), ylim=(bottom, top))
     ax.set(xlabel="squared error per frame", ylabel="nats per frame above the floor")
-    ax.legend(fontsize=7, loc="upper left", bbox_to_anchor=(0.0, 0.62), framealpha=0.95)
+    ax.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1.0, 0.06), ncols=2, framealpha=0.95)
     return figure
 
 
