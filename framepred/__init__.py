@@ -25,6 +25,7 @@ _LATER = {
     "models": ("Forecast", "FramePredictor", "baselines", "build"),
     "figures": (),
     "glyphs": (),
+    "literature": (),
     "matching": (),
     "players": ("FlowPlayer", "FramePlayer"),
     "published": ("published_runs",),
