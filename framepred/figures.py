@@ -303,6 +303,8 @@ def drift_or_blur(found: Mapping[str, DriftAndBlur], columns: int = 2) -> Figure
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     for ax in axes.flat[len(found) :]:
         ax.set_axis_off()
+    for ax in axes.flat[max(len(found) - columns, 0) : len(found)]:
+        ax.tick_params(labelbottom=True)  # the lowest panel of its column, whatever is missing in the last row
     figure.supxlabel("predicted frame", fontsize=10)
     figure.supylabel("nats per frame above the floor", fontsize=10)
     patches = [
