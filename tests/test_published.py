@@ -23,6 +23,12 @@ def test_registry_lists_the_files_of_the_checkout_with_their_digests():
     assert published.registry() == digests, "run `make registry`"
 
 
+def test_every_published_run_has_its_place_on_the_page_of_runs():
+    page = (published.CHECKOUT.parent / "appendix" / "runs.md").read_text()
+    for name in published.published_runs():
+        assert f"(run-{name})=\n## {name}\n" in page and f'scores("{name}")' in page
+
+
 def test_published_runs_fit_the_repository():
     sizes = [path.stat().st_size for path in published.CHECKOUT.rglob("*") if path.is_file()]
     assert max(sizes) <= 16 * 2**20 and sum(sizes) <= 30 * 2**20
