@@ -1,0 +1,105 @@
+"""The students' notebooks of the code exercises, made from the solution notebooks beside this file.
+
+    python book/coursework.py             write book/exercises/student/*.ipynb
+    python book/coursework.py --check     fail if one is not up to date
+    python book/coursework.py release     an nbgrader course in _build/coursework: source, release and gradebook
+
+What stands between `### BEGIN SOLUTION` and `### END SOLUTION` becomes `raise NotImplementedError`, and what stands
+between `### BEGIN HIDDEN TESTS` and `### END HIDDEN TESTS` is left out: the markers are nbgrader's, which does the same
+for a release. The points stand in the metadata of the cells.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+
+ROOT = Path(__file__).parent.parent
+SOLUTIONS = ROOT / "book" / "exercises"
+STUDENT = SOLUTIONS / "student"
+COURSE = ROOT / "_build" / "coursework"
+CONFIG = jupytext.config.load_jupytext_configuration_file(str(ROOT / "pyproject.toml"))
+STUB = "raise NotImplementedError  # your code here"
+REGION = r"^([ \t]*)### BEGIN {0}\n(?:.*\n)*?[ \t]*### END {0}(?:\n|\Z)"
+COURSE_CONFIG = f"""\
+c = get_config()
+c.CourseDirectory.course_id = "framepred"
+c.IncludeHeaderFooter.header = ""
+c.ClearSolutions.code_stub = {{"python": "{STUB}"}}
+c.ExecutePreprocessor.timeout = 240
+"""
+
+
+def solutions() -> list[Path]:
+    """The solution notebooks, one a chapter."""
+    found = sorted(SOLUTIONS.glob("*.md"))
+    return [path for path in found if path.read_text(encoding="utf-8").startswith("---\njupytext:")]
+
+
+def student_notebook(solution: Path):
+    """A solution notebook without its solutions, its hidden tests, and what only nbgrader reads."""
+    notebook = jupytext.read(solution, config=CONFIG)
+    for number, cell in enumerate(notebook.cells):
+        cell.metadata.pop("nbgrader", None)
+        cell.id = f"{solution.stem}-{number}"  # the same each time, so that only changes show in a diff
+        if cell.cell_type == "code":
+            source = re.sub(REGION.format("SOLUTION"), rf"\1{STUB}\n", cell.source, flags=re.MULTILINE)
+            source = re.sub(REGION.format("HIDDEN TESTS"), "", source, flags=re.MULTILINE)
+            cell.source = source.rstrip("\n")
+            if "### BEGIN" in cell.source or "### END" in cell.source:
+                raise ValueError(f"{solution.name}: a marker without its partner in\n{cell.source}")
+    notebook.metadata.pop("jupytext", None)  # it has no page to be paired with
+    return notebook
+
+
+def generate(check: bool) -> int:
+    """Write the students' notebooks, or say which are not up to date."""
+    stale = []
+    for solution in solutions():
+        path, text = STUDENT / f"{solution.stem}.ipynb", nbformat.writes(student_notebook(solution)) + "\n"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(path)
+            if not check:
+                STUDENT.mkdir(exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+    orphans = [path for path in STUDENT.glob("*.ipynb") if not (SOLUTIONS / f"{path.stem}.md").exists()]
+    for path in stale:
+        print(
+            f"{path.relative_to(ROOT)} {'differs from its solution; run `make exercises`' if check else 'was updated'}"
+        )
+    for path in orphans:
+        print(f"{path.relative_to(ROOT)} has no solution notebook; delete it")
+    return 1 if (check and stale) or orphans else 0
+
+
+def release() -> int:
+    """An nbgrader course: what it needs to mark (source, gradebook), and what the students get (release)."""
+    shutil.rmtree(COURSE, ignore_errors=True)
+    COURSE.mkdir(parents=True)
+    (COURSE / "nbgrader_config.py").write_text(COURSE_CONFIG)
+    for solution in solutions():
+        folder = COURSE / "source" / solution.stem
+        folder.mkdir(parents=True)
+        notebook = jupytext.read(solution, config=CONFIG)
+        for number, cell in enumerate(notebook.cells):
+            cell.id = f"{solution.stem}-{number}"
+        nbformat.write(notebook, folder / f"{solution.stem}.ipynb")
+    nbgrader = [sys.executable, "-m", "nbgrader", "generate_assignment", "--create", "--assignment"]
+    for solution in solutions():
+        done = subprocess.run([*nbgrader, solution.stem], cwd=COURSE, capture_output=True, text=True)
+        if done.returncode:
+            print(done.stdout + done.stderr, file=sys.stderr)
+            return done.returncode
+    print(f"{COURSE.relative_to(ROOT)}: source (solutions, points, hidden tests), release (for students), gradebook.db")
+    print(
+        "Put submissions into submitted/STUDENT/ASSIGNMENT/ there, then: nbgrader autograde ASSIGNMENT; nbgrader export"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(release() if "release" in sys.argv else generate("--check" in sys.argv))
