@@ -9,6 +9,7 @@ between `### BEGIN HIDDEN TESTS` and `### END HIDDEN TESTS` is left out: the mar
 for a release. The points stand in the metadata of the cells.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -78,8 +79,9 @@ def generate(check: bool) -> int:
 
 def release() -> int:
     """An nbgrader course: what it needs to mark (source, gradebook), and what the students get (release)."""
-    shutil.rmtree(COURSE, ignore_errors=True)
-    COURSE.mkdir(parents=True)
+    COURSE.mkdir(parents=True, exist_ok=True)
+    for folder in ("source", "release"):  # submissions and marks stay
+        shutil.rmtree(COURSE / folder, ignore_errors=True)
     (COURSE / "nbgrader_config.py").write_text(COURSE_CONFIG)
     for solution in solutions():
         folder = COURSE / "source" / solution.stem
@@ -89,15 +91,15 @@ def release() -> int:
             cell.id = f"{solution.stem}-{number}"
         nbformat.write(notebook, folder / f"{solution.stem}.ipynb")
     nbgrader = [sys.executable, "-m", "nbgrader", "generate_assignment", "--create", "--assignment"]
+    # nbgrader calls alembic by name.
+    environment = {**os.environ, "PATH": str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]}
     for solution in solutions():
-        done = subprocess.run([*nbgrader, solution.stem], cwd=COURSE, capture_output=True, text=True)
+        command = [*nbgrader, solution.stem]
+        done = subprocess.run(command, cwd=COURSE, env=environment, capture_output=True, text=True)
         if done.returncode:
             print(done.stdout + done.stderr, file=sys.stderr)
             return done.returncode
     print(f"{COURSE.relative_to(ROOT)}: source (solutions, points, hidden tests), release (for students), gradebook.db")
-    print(
-        "Put submissions into submitted/STUDENT/ASSIGNMENT/ there, then: nbgrader autograde ASSIGNMENT; nbgrader export"
-    )
     return 0
 
 
