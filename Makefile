@@ -9,7 +9,9 @@ else
 BIN := $(VENV)/bin
 endif
 READY := $(VENV)/.ready
+# What marks coursework: nbgrader in an environment of its own, and where the course is written.
 MARKER := $(VENV)-coursework
+COURSE ?= _build/coursework
 MARKER_BIN := $(MARKER)/$(notdir $(BIN))
 SITE := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 
@@ -84,10 +86,10 @@ exercises: pairs
 
 # nbgrader is not part of the book: it has an environment of its own, which sees the book's packages and adds to them.
 coursework: $(MARKER)/.ready
-	$(MARKER_BIN)/python book/coursework.py release
+	$(MARKER_BIN)/python book/coursework.py --release $(COURSE)
 
 $(MARKER)/.ready: $(READY)
-	$(PYTHON) -m venv $(MARKER)
+	$(BIN)/python -m venv $(MARKER)
 	@echo "import site; site.addsitedir(r'$$($(BIN)/python $(SITE))')" > "$$($(MARKER_BIN)/python $(SITE))/book.pth"
 	$(MARKER_BIN)/python -m pip install --quiet --constraint requirements.lock "$$($(BIN)/python -c \
 	  "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['coursework'])")"

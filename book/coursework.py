@@ -1,14 +1,15 @@
 """The students' notebooks of the code exercises, made from the solution notebooks beside this file.
 
-    python book/coursework.py             write book/exercises/student/*.ipynb
-    python book/coursework.py --check     fail if one is not up to date
-    python book/coursework.py release     an nbgrader course in _build/coursework: source, release and gradebook
+    python book/coursework.py                     write book/exercises/student/*.ipynb
+    python book/coursework.py --check             fail if one is not up to date
+    python book/coursework.py --release FOLDER    an nbgrader course: source, release and gradebook
 
 What stands between `### BEGIN SOLUTION` and `### END SOLUTION` becomes `raise NotImplementedError`, and what stands
 between `### BEGIN HIDDEN TESTS` and `### END HIDDEN TESTS` is left out: the markers are nbgrader's, which does the same
 for a release. The points stand in the metadata of the cells.
 """
 
+import argparse
 import os
 import re
 import shutil
@@ -22,11 +23,13 @@ import nbformat
 ROOT = Path(__file__).parent.parent
 SOLUTIONS = ROOT / "book" / "exercises"
 STUDENT = SOLUTIONS / "student"
-COURSE = ROOT / "_build" / "coursework"
 CONFIG = jupytext.config.load_jupytext_configuration_file(str(ROOT / "pyproject.toml"))
 STUB = "raise NotImplementedError  # your code here"
 REGION = r"^([ \t]*)### BEGIN {0}\n(?:.*\n)*?[ \t]*### END {0}(?:\n|\Z)"
 COURSE_CONFIG = f"""\
+import os, pathlib, nbconvert
+# The templates for feedback lie with the book's packages, not with nbgrader's.
+os.environ.setdefault("JUPYTER_PATH", str(pathlib.Path(nbconvert.__file__).parents[4] / "share" / "jupyter"))
 c = get_config()
 c.CourseDirectory.course_id = "framepred"
 c.IncludeHeaderFooter.header = ""
@@ -41,12 +44,19 @@ def solutions() -> list[Path]:
     return [path for path in found if path.read_text(encoding="utf-8").startswith("---\njupytext:")]
 
 
-def student_notebook(solution: Path):
-    """A solution notebook without its solutions, its hidden tests, and what only nbgrader reads."""
+def read(solution: Path):
+    """A solution notebook, with the same cell ids each time, so that only changes show in a diff."""
     notebook = jupytext.read(solution, config=CONFIG)
     for number, cell in enumerate(notebook.cells):
+        cell.id = f"{solution.stem}-{number}"
+    return notebook
+
+
+def student_notebook(solution: Path):
+    """A solution notebook without its solutions, its hidden tests, and what only nbgrader reads."""
+    notebook = read(solution)
+    for cell in notebook.cells:
         cell.metadata.pop("nbgrader", None)
-        cell.id = f"{solution.stem}-{number}"  # the same each time, so that only changes show in a diff
         if cell.cell_type == "code":
             source = re.sub(REGION.format("SOLUTION"), rf"\1{STUB}\n", cell.source, flags=re.MULTILINE)
             source = re.sub(REGION.format("HIDDEN TESTS"), "", source, flags=re.MULTILINE)
@@ -77,31 +87,34 @@ def generate(check: bool) -> int:
     return 1 if (check and stale) or orphans else 0
 
 
-def release() -> int:
+def release(course: Path) -> int:
     """An nbgrader course: what it needs to mark (source, gradebook), and what the students get (release)."""
-    COURSE.mkdir(parents=True, exist_ok=True)
+    course.mkdir(parents=True, exist_ok=True)
     for folder in ("source", "release"):  # submissions and marks stay
-        shutil.rmtree(COURSE / folder, ignore_errors=True)
-    (COURSE / "nbgrader_config.py").write_text(COURSE_CONFIG)
-    for solution in solutions():
-        folder = COURSE / "source" / solution.stem
-        folder.mkdir(parents=True)
-        notebook = jupytext.read(solution, config=CONFIG)
-        for number, cell in enumerate(notebook.cells):
-            cell.id = f"{solution.stem}-{number}"
-        nbformat.write(notebook, folder / f"{solution.stem}.ipynb")
-    nbgrader = [sys.executable, "-m", "nbgrader", "generate_assignment", "--create", "--assignment"]
+        shutil.rmtree(course / folder, ignore_errors=True)
+    (course / "nbgrader_config.py").write_text(COURSE_CONFIG)
     # nbgrader calls alembic by name.
     environment = {**os.environ, "PATH": str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"]}
     for solution in solutions():
-        command = [*nbgrader, solution.stem]
-        done = subprocess.run(command, cwd=COURSE, env=environment, capture_output=True, text=True)
+        folder = course / "source" / solution.stem
+        folder.mkdir(parents=True)
+        nbformat.write(read(solution), folder / f"{solution.stem}.ipynb")
+        command = [sys.executable, "-m", "nbgrader", "generate_assignment", "--create", "--assignment", solution.stem]
+        done = subprocess.run(command, cwd=course, env=environment, capture_output=True, text=True)
         if done.returncode:
             print(done.stdout + done.stderr, file=sys.stderr)
             return done.returncode
-    print(f"{COURSE.relative_to(ROOT)}: source (solutions, points, hidden tests), release (for students), gradebook.db")
+    print(f"{course}: source (solutions, points, hidden tests), release (for students), gradebook.db")
     return 0
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--release", type=Path, metavar="FOLDER")
+    arguments = parser.parse_args()
+    return release(arguments.release) if arguments.release else generate(arguments.check)
+
+
 if __name__ == "__main__":
-    sys.exit(release() if "release" in sys.argv else generate("--check" in sys.argv))
+    sys.exit(main())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import itertools
 import math
 import re
 import textwrap
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import nn
 
 import framepred as fp
 from framepred import exercises
+from framepred.exercises.checking import examine
 from framepred.metrics import drift_and_blur
 from framepred.models.cell import ConvLSTMCell
 
@@ -49,7 +52,7 @@ def all_checks(read) -> dict[str, exercises.Result]:
 @pytest.fixture(scope="module")
 def solved():
     # With the hidden tests, which raise where a solution fails.
-    return all_checks(lambda path: coursework.jupytext.read(path, config=coursework.CONFIG))
+    return all_checks(coursework.read)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +103,16 @@ def test_the_number_of_an_exercise_is_that_of_its_section_in_the_book(name):
         assert f"({label})=" in page.read_text(encoding="utf-8")
     index = (ROOT / "book" / "exercises" / "index.md").read_text(encoding="utf-8")
     assert f"`{name}`" in index and f"{{ref}}`{label}`" in index
+
+
+def test_page_links_the_students_notebooks_which_install_the_package_first():
+    address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    index = (ROOT / "book" / "exercises" / "index.md").read_text(encoding="utf-8")
+    links = re.findall(r"https://colab\.research\.google\.com/github/(\S+)/blob/main/(\S+)\)", index)
+    assert {address.removeprefix("https://github.com/")} == {repository for repository, _ in links}
+    assert {ROOT / path for _, path in links} == set(coursework.STUDENT.glob("*.ipynb"))
+    for path in coursework.STUDENT.glob("*.ipynb"):
+        assert f'"framepred @ git+{address}"' in coursework.nbformat.read(path, 4).cells[0].source
 
 
 # --- typical wrong answers -------------------------------------------------------------------------------------------
@@ -318,11 +331,9 @@ def test_hints_of_an_exercise_differ(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_hint_is_reached_by_its_mistake(name):
     """No mistake is shadowed by one before it, and none of them is right."""
-    exercise = exercises.EXERCISES[name]
-    if name in ("3.2-cell", "3.4-sampling"):  # their mistakes are not what a student hands over
-        pytest.skip("checked through the answers above")
+    exercise = dataclasses.replace(exercises.EXERCISES[name], adapt=lambda answer: answer)
     for mistake in exercise.mistakes:
-        assert exercises.check(name, lambda *a, wrong=mistake.function: wrong(*a)).message == mistake.hint
+        assert examine(exercise, lambda *a, wrong=mistake.function: wrong(*a), seed=0).message == mistake.hint
 
 
 # --- references against something else -------------------------------------------------------------------------------
