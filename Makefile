@@ -9,13 +9,18 @@ else
 BIN := $(VENV)/bin
 endif
 READY := $(VENV)/.ready
+# What marks coursework: nbgrader in an environment of its own, and where the course is written.
+MARKER := $(VENV)-coursework
+COURSE ?= _build/coursework
+MARKER_BIN := $(MARKER)/$(notdir $(BIN))
+SITE := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 # Pages run in their own folders, so a relative path would not be found from there.
 ifdef FRAMEPRED_DATA
 export FRAMEPRED_DATA := $(abspath $(FRAMEPRED_DATA))
 endif
 
-.PHONY: help env book serve train evaluate test slow bench lint pairs registry lock clean
+.PHONY: help env book serve train evaluate test slow bench lint pairs exercises coursework registry lock clean
 
 help:
 	@echo "make book   build the book: _build/html/index.html"
@@ -26,6 +31,8 @@ help:
 	@echo "make slow   run the slow tests;  make bench: the benchmarks"
 	@echo "make lint   check style, types and notebook pairs"
 	@echo "make pairs  bring the notebooks up to date with the pages"
+	@echo "make exercises   make the students' notebooks from the solutions"
+	@echo "make coursework  an nbgrader course for instructors: _build/coursework"
 	@echo "make registry  list the published runs' files, after a run in book/runs changed"
 	@echo "make lock   choose new versions of everything"
 	@echo "make clean  remove what was built (not .venv)"
@@ -69,9 +76,24 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python book/pairs.py --check
+	$(BIN)/python book/coursework.py --check
 
 pairs: env
 	$(BIN)/python book/pairs.py
+
+exercises: pairs
+	$(BIN)/python book/coursework.py
+
+# nbgrader is not part of the book: it has an environment of its own, which sees the book's packages and adds to them.
+coursework: $(MARKER)/.ready
+	$(MARKER_BIN)/python book/coursework.py --release $(COURSE)
+
+$(MARKER)/.ready: $(READY)
+	$(BIN)/python -m venv $(MARKER)
+	@echo "import site; site.addsitedir(r'$$($(BIN)/python $(SITE))')" > "$$($(MARKER_BIN)/python $(SITE))/book.pth"
+	$(MARKER_BIN)/python -m pip install --quiet --constraint requirements.lock "$$($(BIN)/python -c \
+	  "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['coursework'])")"
+	@touch $@
 
 registry: env
 	$(BIN)/python -c "from framepred.published import write_registry; write_registry()"

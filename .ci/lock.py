@@ -24,7 +24,7 @@ dependencies:
 constraint = ROOT / ".ci" / "constraints.txt"
 constraint.write_text(TORCH + "\n")
 command = [
-    sys.argv[1], "pip", "compile", "pyproject.toml", "--all-extras", "--universal", "--fork-strategy", "fewest",
+    sys.argv[1], "pip", "compile", "pyproject.toml", "--extra", "book", "--extra", "test", "--extra", "bench", "--universal", "--fork-strategy", "fewest",
     "--python-version", "3.11", "--no-header", "--no-annotate", "--quiet", "-c", str(constraint),
 ]  # fmt: skip
 resolved = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()

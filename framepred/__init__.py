@@ -23,6 +23,7 @@ __version__ = "0.1.0"
 _LATER = {
     "evaluation": ("PROTOCOLS", "Scores", "evaluate", "predict"),
     "models": ("Forecast", "FramePredictor", "baselines", "build"),
+    "exercises": (),
     "figures": (),
     "glyphs": (),
     "literature": (),
