@@ -36,7 +36,7 @@ def run_folder(name: str, given: dict) -> Path:
     defaults = {key: value(about["default"]) for key, about in papermill.inspect_notebook(path_of(name)).items()}
     values = {**defaults, **given}
     if name == "evaluate":
-        return runs.run_folder(values["publish"] or values["run"])
+        return runs.run_folder(values["run"])
     return Path(values["out"] or f"runs/{name}-{values['preset']}")
 
 
