@@ -10,9 +10,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from framepred.config import MAY_CHANGE
 from framepred.models import NETWORKS, FramePredictor
 from framepred.published import published_runs
-from framepred.runs import load, load_scores, read_record, run_folder
+from framepred.runs import IDENTITY, load, load_scores, read_record, run_folder
 
 LABELS = {"convlstm": "ConvLSTM", "spatiotemporal": "spatio-temporal", "vpn": "VPN"}
 
@@ -69,6 +70,21 @@ def errors(test_set: str, protocol: str, runs: Mapping[str, str] | None = None) 
     scores = {label: load_scores(run_folder(run)) for label, run in runs.items()}
     key = f"{test_set}/{protocol}"
     return {label: arrays[key] for label, arrays in scores.items() if key in arrays}
+
+
+def repeats(run: str) -> list[str]:
+    """The published runs that differ from this one in their seed alone, this one among them, in order of their names.
+
+    Their spread is the smallest difference between two networks that means something.
+    """
+
+    def apart_from_the_seed(name: str) -> dict:
+        record = read_record(run_folder(name)) or {}
+        training = {key: value for key, value in record["training"].items() if key not in ("seed", *MAY_CHANGE)}
+        return {**{key: record[key] for key in IDENTITY}, "training": training, "clips_seen": record["clips_seen"]}
+
+    wanted = apart_from_the_seed(run)
+    return sorted(name for name in published_runs() if name == run or apart_from_the_seed(name) == wanted)
 
 
 def shown_table(to_appendix: str = "../appendix"):

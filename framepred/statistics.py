@@ -146,8 +146,13 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, confidence: float = 0.
     """Spearman's correlation of two networks' errors on the same clips (T Table 4.4), with its bootstrap interval.
 
     1 where both find the same clips hard, in the same order; -1 in the opposite order; 0 for unrelated orders.
+
+    Raises:
+        ValueError: for fewer than ten clips: so few are drawn all alike in some of the resamples, which have no order.
     """
     a, b = _two(first, second)
+    if len(a) < 10:
+        raise ValueError(f"{len(a)} clips are too few for a rank correlation and its interval; expected at least 10")
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         raise ValueError("all errors of a network are equal, so its clips have no order to correlate")
     codes = tuple(np.unique(errors, return_inverse=True)[1] for errors in (a, b))  # same order, same ties

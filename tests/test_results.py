@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
@@ -48,6 +49,18 @@ def test_errors_are_those_of_the_shown_runs_or_of_those_named(three_runs):
     assert results.errors("omniglot-1", "rollout") == {}
     named = results.errors("omniglot-1", "rollout", {"first": "a", "third": "c"})
     assert {label: nats.shape for label, nats in named.items()} == {"first": (3, 10), "third": (3, 10)}
+
+
+def test_repeats_of_a_run_differ_in_the_seed_alone(three_runs, tmp_path):
+    def change(name, **training):
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        record["training"].update(training)
+        (tmp_path / name / "run.json").write_text(json.dumps(record))
+
+    change("b", seed=1)
+    change("c", learning_rate=0.5)
+    assert results.repeats("a") == results.repeats("b") == ["a", "b"]
+    assert results.repeats("c") == ["c"]
 
 
 def test_table_links_each_run_to_its_record(three_runs):
