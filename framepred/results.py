@@ -13,7 +13,7 @@ import pandas as pd
 from framepred.config import MAY_CHANGE
 from framepred.models import NETWORKS, FramePredictor
 from framepred.published import published_runs
-from framepred.runs import IDENTITY, load, load_scores, read_record, run_folder
+from framepred.runs import IDENTITY, load, load_history, load_scores, read_record, run_folder
 
 LABELS = {"convlstm": "ConvLSTM", "spatiotemporal": "spatio-temporal", "vpn": "VPN"}
 
@@ -72,6 +72,21 @@ def errors(test_set: str, protocol: str, runs: Mapping[str, str] | None = None) 
     return {label: arrays[key] for label, arrays in scores.items() if key in arrays}
 
 
+def history(run: str) -> pd.DataFrame:
+    """The history of a published run, after that of the run whose weights it started from, and so on to the first.
+
+    Steps, clips and seconds are counted from the first one's start.
+    """
+    own = load_history(run_folder(run))
+    parent = (read_record(run_folder(run)) or {}).get("parent")
+    if parent not in published_runs():
+        return own
+    before = history(parent)
+    counted = ["step", "clips", "seconds"]
+    own[counted] += before[counted].iloc[-1]
+    return pd.concat([before, own], ignore_index=True)
+
+
 def repeats(run: str) -> list[str]:
     """The published runs that differ from this one in their seed alone, this one among them, in order of their names.
 
@@ -88,7 +103,7 @@ def repeats(run: str) -> list[str]:
 
 
 def shown_table(to_appendix: str = "../appendix"):
-    """For a page: the shown runs, each linked to its record, with the clips that it has seen and where.
+    """For a page: the shown runs, each linked to its record, with the clips that its weights have seen and where.
 
     Args:
         to_appendix: the way from the page's folder to that of the page "Runs".
@@ -102,7 +117,7 @@ def shown_table(to_appendix: str = "../appendix"):
         rows[label] = {
             "run": f'<a href="{to_appendix}/runs.html#run-{run}">{run}</a>',
             "parameters": f"{record['parameters']:,}",
-            "clips seen": f"{record['clips_seen']:,}",
+            "clips seen": f"{history(run)['clips'].iloc[-1]:,.0f}",
             "hardware": record["hardware"],
         }
     html = pd.DataFrame(rows).T.to_html(escape=False, border=0)

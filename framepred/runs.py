@@ -281,7 +281,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
     hardware = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else f"{_cpu_name()}, {torch.get_num_threads()} threads"
+        else f"{_cpu_name()}, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
     )
     names = ("framepred", "torch", "numpy", "accelerate")
     return {

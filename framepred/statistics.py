@@ -34,9 +34,10 @@ class Estimate:
     confidence: float = 0.95
 
     def __str__(self) -> str:
-        width = self.high - self.low
-        places = max(0, -math.floor(math.log10(width))) if 0 < width < math.inf else 3  # what the interval can resolve
-        return f"{self.value:.{places + 1}f} [{self.low:.{places}f}, {self.high:.{places}f}]"
+        third = (self.high - self.low) / 3  # two digits for a width of 0.1 to 0.3, one more than for 0.4 to 1
+        places = max(0, -math.floor(math.log10(third))) if 0 < third < math.inf else 3  # what the interval can resolve
+        low, high = (round(end, places) + 0.0 for end in (self.low, self.high))  # + 0.0: no -0.0
+        return f"{self.value:.{max(places, 1)}f} [{low:.{places}f}, {high:.{places}f}]"
 
 
 @dataclass(frozen=True)

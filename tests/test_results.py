@@ -63,6 +63,17 @@ def test_repeats_of_a_run_differ_in_the_seed_alone(three_runs, tmp_path):
     assert results.repeats("c") == ["c"]
 
 
+def test_history_goes_back_to_the_first_weights(three_runs, tmp_path):
+    record = json.loads((tmp_path / "b" / "run.json").read_text())
+    (tmp_path / "b" / "run.json").write_text(json.dumps(record | {"parent": "a"}))
+    alone, both = results.history("a"), results.history("b")
+    assert alone.equals(runs.load_history(tmp_path / "a"))
+    assert both[: len(alone)].equals(alone)
+    for column in ("step", "clips", "seconds"):
+        assert both[column].iloc[-1] == 2 * alone[column].iloc[-1]
+    assert both["nats"].iloc[-1] == alone["nats"].iloc[-1]
+
+
 def test_table_links_each_run_to_its_record(three_runs):
     html = results.shown_table().data
     assert 'href="../appendix/runs.html#run-b"' in html and "ConvLSTM" in html

@@ -38,10 +38,11 @@ def rng():
 @pytest.mark.parametrize(
     ("estimate", "text"),
     [
-        (Estimate(361.52, 358.9, 364.1), "361.5 [359, 364]"),  # five wide: whole nats, and one place more for the value
-        (Estimate(0.7981, 0.7803, 0.8152), "0.798 [0.78, 0.82]"),
+        (Estimate(361.52, 358.9, 364.1), "361.5 [359, 364]"),  # five wide: whole nats, and one place for the value
+        (Estimate(0.7981, 0.7803, 0.8152), "0.798 [0.780, 0.815]"),
         (Estimate(361.52, 330.0, 390.0), "361.5 [330, 390]"),
-        (Estimate(2.0, 2.0, 2.0), "2.0000 [2.000, 2.000]"),
+        (Estimate(2.0, 2.0, 2.0), "2.000 [2.000, 2.000]"),
+        (Estimate(-0.061, -0.124, -0.0004), "-0.06 [-0.12, 0.00]"),
     ],
 )
 def test_an_estimate_prints_the_digits_that_its_interval_resolves(estimate, text):
