@@ -82,8 +82,8 @@ def history(run: str) -> pd.DataFrame:
     if parent not in published_runs():
         return own
     before = history(parent)
-    counted = ["step", "clips", "seconds"]
-    own[counted] += before[counted].iloc[-1]
+    for counted in ("step", "clips", "seconds"):
+        own[counted] += before[counted].iloc[-1]
     return pd.concat([before, own], ignore_index=True)
 
 
@@ -117,7 +117,7 @@ def shown_table(to_appendix: str = "../appendix"):
         rows[label] = {
             "run": f'<a href="{to_appendix}/runs.html#run-{run}">{run}</a>',
             "parameters": f"{record['parameters']:,}",
-            "clips seen": f"{history(run)['clips'].iloc[-1]:,.0f}",
+            "clips seen": f"{history(run)['clips'].iloc[-1]:,}",
             "hardware": record["hardware"],
         }
     html = pd.DataFrame(rows).T.to_html(escape=False, border=0)
