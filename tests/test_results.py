@@ -36,7 +36,12 @@ def test_best_run_is_that_with_the_least_rollout_error(three_runs):
 
 @pytest.mark.parametrize(
     "change",
-    [{"clips": {"acceleration": 0.01}}, {"clips": {"n_digits": 1}}, {"training": {"feedback": "truth"}}, {"preset": None}],
+    [
+        {"clips": {"acceleration": 0.01}},
+        {"clips": {"n_digits": 1}},
+        {"training": {"feedback": "truth"}},
+        {"preset": None},
+    ],
     ids=["accelerated", "one digit", "fed the truth", "another architecture"],
 )
 def test_a_run_made_for_another_question_is_never_the_best(three_runs, tmp_path, change):
@@ -52,7 +57,7 @@ def test_a_run_made_for_another_question_is_never_the_best(three_runs, tmp_path,
 
 def test_the_clips_of_the_thesis_are_the_generators_defaults(uci):
     made = MovingDigits(uci)
-    assert results.CLIPS == {key: getattr(made, key) for key in results.CLIPS}
+    assert {key: getattr(made, key) for key in results.CLIPS} == results.CLIPS
 
 
 def test_shown_runs_are_the_best_of_each_network_that_has_one(three_runs):
