@@ -1,6 +1,7 @@
 """Which published runs the book shows, and their errors.
 
 A network may have several runs: the small one of a laptop, a large one of a GPU. The book shows the best and names it.
+Runs that were made to answer another question, on other clips or with other kernels, are not among those to choose from.
 """
 
 from __future__ import annotations
@@ -15,20 +16,37 @@ from framepred.models import NETWORKS, FramePredictor
 from framepred.published import published_runs
 from framepred.runs import IDENTITY, load, load_history, load_scores, read_record, run_folder
 
+CLIPS = {"n_digits": 2, "n_frames": 20, "frame_size": 64, "speed": 0.1, "acceleration": 0.0}  # of the thesis
 LABELS = {"convlstm": "ConvLSTM", "spatiotemporal": "spatio-temporal", "vpn": "VPN"}
 
 
+def comparable_runs(network: str | None = None) -> list[str]:
+    """The published runs, of one network or of all, that were trained for the book's main question.
+
+    That is: one of the network's presets, trained in rollout, on clips as the thesis has them. A run on accelerated
+    clips, one fed with the truth, and a variant with another kernel answer other questions, however small their error.
+    """
+    return [
+        name
+        for name in published_runs()
+        if (record := read_record(run_folder(name))) is not None
+        and network in (None, record["network"])
+        and record["preset"] is not None
+        and record["training"]["feedback"] != "truth"
+        and record["clips"] == CLIPS
+    ]
+
+
 def best_run(network: str) -> str:
-    """The published run of a network with the least error on two digits under rollout.
+    """The comparable run of a network with the least error on two digits under rollout; see `comparable_runs`.
 
     Raises:
-        LookupError: if no published run of the network has been scored on "mnist-2".
+        LookupError: if no such run of the network has been scored on "mnist-2".
     """
     errors = {}
-    for name in published_runs():
-        folder = run_folder(name)
-        record, scores = read_record(folder), load_scores(folder)
-        if record is not None and record["network"] == network and "mnist-2/rollout" in scores:
+    for name in comparable_runs(network):
+        scores = load_scores(run_folder(name))
+        if "mnist-2/rollout" in scores:
             errors[name] = scores["mnist-2/rollout"].mean()
     if not errors:
         raise LookupError(f"no published run of {network!r} has scores for mnist-2/rollout")

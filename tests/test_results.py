@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from framepred import published, results, runs
+from framepred.moving import MovingDigits
 
 RUN = "convlstm-book"
 
@@ -31,6 +32,32 @@ def test_best_run_is_that_with_the_least_rollout_error(three_runs):
     assert results.best_run("convlstm") == "b"
     with pytest.raises(LookupError, match="vpn"):
         results.best_run("vpn")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clips": {"acceleration": 0.01}},
+        {"clips": {"n_digits": 1}},
+        {"training": {"feedback": "truth"}},
+        {"preset": None},
+    ],
+    ids=["accelerated", "one digit", "fed the truth", "another architecture"],
+)
+def test_a_run_made_for_another_question_is_never_the_best(three_runs, tmp_path, change):
+    path = tmp_path / "b" / "run.json"
+    record = json.loads(path.read_text())
+    for key, value in change.items():
+        record[key] = {**record[key], **value} if isinstance(value, dict) else value
+    path.write_text(json.dumps(record))
+    assert results.comparable_runs() == results.comparable_runs("convlstm") == ["a", "c"]
+    assert results.best_run("convlstm") == "a"
+    assert results.comparable_runs("vpn") == []
+
+
+def test_the_clips_of_the_thesis_are_the_generators_defaults(uci):
+    made = MovingDigits(uci)
+    assert {key: getattr(made, key) for key in results.CLIPS} == results.CLIPS
 
 
 def test_shown_runs_are_the_best_of_each_network_that_has_one(three_runs):

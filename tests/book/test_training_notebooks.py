@@ -46,7 +46,7 @@ def test_parameters_are_those_of_the_config_and_a_few_more(network):
     known = set(papermill.inspect_notebook(str(ROOT / "book" / "training" / f"{network}.ipynb")))
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     assert fields <= known
-    more = {"preset", "digits", "n_digits", "out", "warm_start", "processes", "KNOWN"}
+    more = {"preset", "digits", "n_digits", "acceleration", "out", "warm_start", "processes", "KNOWN"}
     assert known - fields - {"checkpointing"} == more
 
 
