@@ -13,7 +13,6 @@ from framepred.models.cell import ConvLSTMCell
 from framepred.models.masked import ResidualBlock
 
 
-
 @contextmanager
 def compiled(model: FramePredictor, how: bool | str = False) -> Iterator[Callable]:
     """The network's `loss`, compiled as long as the context lasts.
