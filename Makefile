@@ -20,13 +20,14 @@ ifdef FRAMEPRED_DATA
 export FRAMEPRED_DATA := $(abspath $(FRAMEPRED_DATA))
 endif
 
-.PHONY: help env book serve train evaluate test slow bench lint pairs exercises coursework registry lock clean
+.PHONY: help env book serve train evaluate throughput test slow bench lint pairs exercises coursework registry lock clean
 
 help:
 	@echo "make book   build the book: _build/html/index.html"
 	@echo "make serve  build it and show it at http://localhost:8000"
 	@echo "make train NETWORK=convlstm ARGS=\"-p preset tiny -p steps 20\"   train in a notebook; again to resume"
 	@echo "make evaluate ARGS=\"-p run runs/convlstm-tiny\"   score a run"
+	@echo "make throughput  measure how fast this machine trains, generates and draws"
 	@echo "make test   run the tests (under five minutes)"
 	@echo "make slow   run the slow tests;  make bench: the benchmarks"
 	@echo "make lint   check style, types and notebook pairs"
@@ -61,6 +62,9 @@ train: env
 
 evaluate: env
 	$(BIN)/python book/train.py evaluate $(ARGS)
+
+throughput: env
+	$(BIN)/python book/train.py throughput $(ARGS)
 
 test: env
 	$(BIN)/python -m pytest -q --ignore=tests/benchmarks -m "not slow"

@@ -21,7 +21,7 @@ KEY = BUILD / ".outputs-depend-on"
 def dependencies() -> str:
     """A digest of everything but the pages themselves that their outputs depend on."""
     digest = hashlib.sha256(os.environ.get("FRAMEPRED_DATA", "").encode())
-    folders = (ROOT / "framepred", ROOT / "book" / "runs")
+    folders = (ROOT / "framepred", ROOT / "book" / "runs", ROOT / "book" / "measurements")
     files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
     for path in [*files, ROOT / "requirements.lock", ROOT / "_config.yml"]:
         if "__pycache__" not in path.parts:

@@ -1,7 +1,8 @@
-"""Run a training notebook, or the one that evaluates, from a terminal.
+"""Run a training notebook, or the one that evaluates or measures, from a terminal.
 
     python book/train.py convlstm -p preset patched -p minutes 10
     python book/train.py evaluate -p run runs/convlstm-patched
+    python book/train.py throughput
 
 Parameters are those of the notebook's first cell. The notebook with its outputs is kept in the run's folder. Ctrl-C and
 SIGTERM end the training with a checkpoint, and the notebook goes on to its last figures.
@@ -37,6 +38,8 @@ def run_folder(name: str, given: dict) -> Path:
     values = {**defaults, **given}
     if name == "evaluate":
         return runs.run_folder(values["run"])
+    if name == "throughput":
+        return Path(values["out"])
     return Path(values["out"] or f"runs/{name}-{values['preset']}")
 
 

@@ -11,6 +11,7 @@ import torch
 
 FEEDBACKS = ("own", "truth", "scheduled")
 PRECISIONS = ("auto", "bf16", "fp32")
+COMPILE = (False, True, "default", "reduce-overhead", "max-autotune", "parts")
 OPTIMIZERS = {"adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
 SCHEDULES = {
     "one-cycle": lambda t: t / 0.1 if t < 0.1 else 0.5 + 0.5 * math.cos(math.pi * (t - 0.1) / 0.9),
@@ -43,7 +44,8 @@ class TrainConfig:
     feedback: what is fed back for the frames to predict: the network's "own" predictions, the "truth", or "scheduled":
         each frame the truth with a probability that falls linearly from 1 to 0 over the run (Bengio et al. 2015).
     precision: "auto", "bf16" or "fp32"; see `autocast`.
-    compile: use torch.compile. It takes minutes to start and pays on a GPU; on a CPU it changed nothing.
+    compile: use torch.compile: False, True, or how; see `framepred.compiled`. It takes a while to start and pays on a
+        GPU; on a CPU it changed nothing.
     channels_last: keep images as (H, W, C) in memory, which convolutions on recent GPUs prefer.
     validate_every: steps between two validations, on `validation_clips` clips of the digits given to `train`.
     patience: validations without a better result after which the run ends; 0 for no early stopping.
@@ -65,7 +67,7 @@ class TrainConfig:
     feedback: str = "own"
     seed: int = 0
     precision: str = "auto"
-    compile: bool = False
+    compile: bool | str = False
     channels_last: bool = False
     validate_every: int = 500
     validation_clips: int = 100
@@ -88,10 +90,12 @@ class TrainConfig:
                 raise ValueError(f"{name} is {value!r}; expected a number of at least 0")
             if value == 0 and name not in ("ema", "checkpoint_minutes"):
                 raise ValueError(f"{name} is 0; expected a positive number")
-        for name in ("compile", "channels_last"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected True or False")
-        known_names: dict[str, Collection[str]] = {
+        if not isinstance(self.channels_last, bool):
+            raise ValueError(f"channels_last is {self.channels_last!r}; expected True or False")
+        if isinstance(self.compile, int) and not isinstance(self.compile, bool):
+            raise ValueError(f"compile is {self.compile!r}; expected True, False or a name")
+        known_names: dict[str, Collection[str | bool]] = {
+            "compile": COMPILE,
             "optimizer": OPTIMIZERS,
             "schedule": SCHEDULES,
             "precision": PRECISIONS,
@@ -99,7 +103,7 @@ class TrainConfig:
         }
         for name, known in known_names.items():
             if getattr(self, name) not in known:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(known)}")
+                raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(map(str, known))}")
         if self.ema >= 1:
             raise ValueError(f"ema is {self.ema}; expected a decay below 1, such as 0.999")
         if self.seed >= 2**63:

@@ -1,15 +1,99 @@
-"""What a network costs in arithmetic, which no machine and no other user of it can change."""
+"""What training a network costs: operations and bytes, which no machine and no other user of it can change.
+
+Two numbers bound the time of a training step from below. Its multiplications and additions need operations / rate of the
+unit that does them; the bytes that it must move between memory and that unit need bytes / bandwidth. No program is faster
+than the larger of the two, its floor (the roofline of Williams et al. 2009).
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from framepred.models.base import FramePredictor
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """The two rates of a machine that bound every program on it.
+
+    operations_per_second: of its fastest dense matrix product with bfloat16 operands.
+    bytes_per_second: between its memory and the unit that computes, reads and writes together.
+    """
+
+    name: str
+    operations_per_second: float
+    bytes_per_second: float
+
+
+# As their data sheets have it (dense, without sparsity). A large matrix product reaches about 80% of the first number:
+# `framepred.throughput.peak` measures what it is.
+H200 = Hardware("NVIDIA H200", 989.5e12, 4.8e12)
+H100 = Hardware("NVIDIA H100", 989.5e12, 3.35e12)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training step on B clips costs at the least: B times what a clip does, and what a step does once.
+
+    operations: multiplications and additions of the convolutions for a clip, forward and backward.
+    activation_bytes: a clip's: what the convolutions read and write.
+    weight_bytes: a step's: kernels read and their gradients written by the convolutions; the optimiser.
+    convolutions: calls in the forward pass. Each is at least one launch of a kernel, and two in the backward pass.
+    """
+
+    operations: int
+    activation_bytes: int
+    weight_bytes: int
+    convolutions: int
+
+    def bytes(self, batch_size: int) -> int:
+        """Bytes that a step on a batch moves."""
+        return batch_size * self.activation_bytes + self.weight_bytes
+
+    def floor_seconds(self, hardware: Hardware, batch_size: int) -> float:
+        """The time that no training step on a batch can fall below, on one such machine."""
+        arithmetic = batch_size * self.operations / hardware.operations_per_second
+        return max(arithmetic, self.bytes(batch_size) / hardware.bytes_per_second)
+
+
+def training_cost(
+    model: FramePredictor, context: int = 10, horizon: int = 10, frame_size: int = 64, value_bytes: int = 2
+) -> Cost:
+    """The cost of a training step with Adam, counted without computing anything.
+
+    The model of the bytes, which leaves out whatever a good program need not move:
+
+    - Forward, a convolution reads its input and writes its output once. Backward, it reads the input and the gradient of
+      the output, and writes the gradient of the input (as operations are counted: frames are thought to have one too).
+      All that lies between two convolutions (gates, sigmoids, sums) is taken to be part of one of them and moves nothing.
+    - It reads its kernel twice and writes the kernel's gradient.
+    - These are values of `value_bytes`: 2 for bfloat16. Once a step Adam, in float32, reads weight, gradient and its two
+      averages, and writes all but the gradient: 28 bytes a parameter.
+
+    Args:
+        value_bytes: size of an activation or of a kernel's value.
+    """
+    with _stand_in(model) as stand_in, _Convolutions() as counted:
+        seen = torch.zeros(1, context, 1, frame_size, frame_size)
+        target = torch.zeros(1, horizon, 1, frame_size, frame_size)
+        with FlopCounterMode(display=False) as counter:
+            stand_in.loss(seen, target)
+    return Cost(
+        operations=3 * counter.get_total_flops(),
+        activation_bytes=value_bytes * counted.activations,
+        weight_bytes=value_bytes * counted.weights + 28 * sum(p.numel() for p in model.parameters()),
+        convolutions=counted.calls,
+    )
 
 
 def operations_per_clip(model: FramePredictor, context: int = 10, horizon: int = 10, frame_size: int = 64) -> int:
@@ -18,14 +102,35 @@ def operations_per_clip(model: FramePredictor, context: int = 10, horizon: int =
     Backward counts twice forward, for the gradients of inputs and weights. Nothing is computed: tensors are
     stand-ins that know their shapes, so that counting takes as long for a large network as for a small one.
     """
+    return training_cost(model, context, horizon, frame_size).operations
+
+
+@contextmanager
+def _stand_in(model: FramePredictor) -> Iterator[FramePredictor]:
+    """A copy of the network whose tensors, and those made meanwhile, have shapes and no content."""
     stand_in = copy.deepcopy(model).requires_grad_(False)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.no_grad():
         for module in stand_in.modules():
             kinds: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
             for kind in kinds:
                 kind.update({name: fake.from_tensor(tensor) for name, tensor in kind.items() if tensor is not None})
-        seen = torch.zeros(1, context, 1, frame_size, frame_size)
-        target = torch.zeros(1, horizon, 1, frame_size, frame_size)
-        with FlopCounterMode(display=False) as counter:
-            stand_in.loss(seen, target)
-    return 3 * counter.get_total_flops()
+        yield stand_in
+
+
+class _Convolutions(TorchDispatchMode):
+    """Counts the values that the convolutions of a training step must read and write."""
+
+    def __init__(self):
+        super().__init__()
+        self.activations = self.weights = self.calls = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.convolution.default:
+            self._count(args[0], args[1], out)
+        return out
+
+    def _count(self, x: Tensor, weight: Tensor, y: Tensor) -> None:
+        self.calls += 1
+        self.activations += 3 * x.numel() + 2 * y.numel()
+        self.weights += 3 * weight.numel()

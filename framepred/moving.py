@@ -134,8 +134,8 @@ class MovingDigits:
         if device not in self._glyphs:
             self._glyphs[device] = self.digits.images.to(device)
         chosen = torch.from_numpy(self._choose(n, seed, start))
-        positions = torch.from_numpy(self._positions(n, seed, start)).to(device)
-        glyphs = self._glyphs[device][chosen.to(device)]
+        positions = _send(torch.from_numpy(self._positions(n, seed, start)), device)
+        glyphs = self._glyphs[device][_send(chosen, device)]
         frames = _render(glyphs, positions, self.frame_size)
         return Clips(
             frames if dtype == torch.uint8 else _to_float(frames), positions, glyphs, self.digits.labels[chosen]
@@ -203,6 +203,11 @@ def _unit(u: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(angle), np.sin(angle)], -1)
 
 
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device. A GPU fetches it when it gets there: nobody waits for the work that it still has to do."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 # --- rendering -------------------------------------------------------------------------------------------------------
 
 
@@ -259,7 +264,8 @@ def _paste_windows(frames: Tensor, glyphs: Tensor, positions: Tensor) -> None:
 
 def _to_float(frames: Tensor) -> Tensor:
     # Divided by a tensor: by a Python number, a GPU multiplies with the reciprocal, which differs in the last bit.
-    return frames.to(torch.float32).div_(torch.tensor(255.0, device=frames.device))
+    # `full` makes it on the device; a copy of a tensor made here would wait for the device.
+    return frames.to(torch.float32).div_(torch.full((), 255.0, device=frames.device))
 
 
 # --- the fixed test sets ---------------------------------------------------------------------------------------------

@@ -277,17 +277,26 @@ def load_samples(folder: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """What a number needs beside it to be traced: code, versions, hardware, time."""
+    """What a number needs beside it to be traced: code, versions, hardware, time.
+
+    Where the code came without its history, the environment variable FRAMEPRED_COMMIT may name the commit.
+    """
+    from framepred import __version__
+
     hardware = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"{_cpu_name()}, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
     )
-    names = ("framepred", "torch", "numpy", "accelerate")
+    names = ("torch", "numpy", "accelerate")
     return {
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": _git("rev-parse", "HEAD") or os.environ.get("FRAMEPRED_COMMIT"),
         "modified": bool(_git("status", "--porcelain", "--", ".")),
-        "versions": {name: version(name) for name in names} | {"python": platform.python_version()},
+        "versions": {
+            "framepred": __version__,  # also where it is not installed, but on the path
+            **{name: version(name) for name in names},
+            "python": platform.python_version(),
+        },
         "hardware": hardware,
         "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from framepred.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint, signals_noted
+from framepred.compiled import compiled
 from framepred.config import MAY_CHANGE, OPTIMIZERS, SCHEDULES, TrainConfig, autocast, learning_rate
 from framepred.metrics import cross_entropy
 from framepred.models.base import FramePredictor
-from framepred.moving import MovingDigits, _uniform
+from framepred.moving import MovingDigits, _send, _uniform
 from framepred.runs import claim, describe, load, load_history, provenance, save_run, sweep
 
 if TYPE_CHECKING:
@@ -200,7 +202,6 @@ def train(
         if checkpoint is None:
             save()  # if that is impossible, it is better to know it now
 
-    objective = torch.compile(model.loss) if config.compile else model.loss
     part = config.batch_size // config.accumulate // n_processes  # clips computed at a time
     agree = _agreement(n_processes)
     loop_began = saved = time.perf_counter()
@@ -209,7 +210,7 @@ def train(
     quiet = {"disable": not progress or rank > 0, "mininterval": 0.1 if sys.stderr.isatty() else 5.0}  # or logs grow
     bar = tqdm(desc=label, total=config.steps, initial=done.step, unit="step", **quiet)
     model.train()
-    with bar, signals_noted(out is not None) as caught:
+    with bar, signals_noted(out is not None) as caught, compiled(model, config.compile) as objective:
         while not ended:
             # One step.
             step = done.step
@@ -290,13 +291,13 @@ def _fed_back(config: TrainConfig, step: int, start: int, target: Tensor) -> dic
     width = 4 * math.ceil(T / 4)  # uniforms come in fours; number `width`·k + t belongs to frame t of clip k
     uniform = _uniform(config.seed, FEEDBACK_STREAM, start * width, B * width).reshape(B, width)[:, :T]
     mask = torch.from_numpy(uniform < 1 - step / config.steps)
-    return {"truth": target, "truth_mask": mask.to(target.device)}
+    return {"truth": target, "truth_mask": _send(mask, target.device)}
 
 
 @torch.no_grad()
 def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    for mean, value in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(value, 1 - decay)
+    # One operation on all of them: on a GPU each by itself would cost a launch.
+    get_ema_multi_avg_fn(decay)(list(average.parameters()), list(model.parameters()), 0)
 
 
 def _mean_over_processes(tensors: list[Tensor]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import framepred as fp
-from framepred.cost import operations_per_clip
+from framepred.cost import H100, H200, Cost, Hardware, operations_per_clip, training_cost
 
 
 def test_convlstm_costs_what_its_convolutions_do_by_hand():
@@ -17,6 +18,53 @@ def test_convlstm_costs_what_its_convolutions_do_by_hand():
     head = 32 * 16
     no_state_yet = 4 * 9 * (16 * 16 + 8 * 8 + 8 * 8)  # in the first step
     assert operations_per_clip(model, 4, 5, 32) == 3 * 2 * places * (steps * weights - no_state_yet + 5 * head)
+
+
+def test_convlstm_moves_what_its_convolutions_read_and_write_by_hand():
+    model = fp.build("convlstm", "tiny")
+    seen, predicted, places = 4, 5, (32 // 4) ** 2
+    steps = seen + predicted - 1
+    activations = weights = calls = 0
+    for m, n in [(16, 16), (16, 8), (8, 8)]:
+        activations += steps * places * (3 * m + 2 * 4 * n)  # of the input
+        activations += (steps - 1) * places * (3 * n + 2 * 4 * n)  # of the state, which the first step has not
+        calls_of_input, calls_of_state = 1 + steps - seen, steps - 1  # all frames seen are one call
+        weights += 3 * 4 * 9 * n * (calls_of_input * m + calls_of_state * n)
+        calls += calls_of_input + calls_of_state
+    activations += predicted * places * (3 * 32 + 2 * 16)  # the head
+    weights, calls = weights + 3 * predicted * 32 * 16, calls + predicted
+    adam = 28 * sum(p.numel() for p in model.parameters())
+    cost = training_cost(model, seen, predicted, 32)
+    assert (cost.activation_bytes, cost.weight_bytes, cost.convolutions) == (2 * activations, 2 * weights + adam, calls)
+
+
+@pytest.mark.parametrize("network", ["convlstm", "spatiotemporal", "vpn"])
+def test_a_training_step_does_about_the_operations_counted(network):
+    """PyTorch's own count of a step; it is less, because the frames seen need no gradient."""
+    model = fp.build(network, "tiny")
+    clips = torch.rand(1, 7, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    with FlopCounterMode(display=False) as counter:
+        model.loss(clips[:, :4], clips[:, 4:])[0].backward()
+    counted = operations_per_clip(model, 4, 3, 32)
+    assert 0.9 * counted < counter.get_total_flops() <= counted
+
+
+def test_floor_is_the_larger_of_the_two_times():
+    cost = Cost(operations=600, activation_bytes=10, weight_bytes=40, convolutions=1)
+    assert cost.bytes(4) == 80
+    assert cost.floor_seconds(Hardware("fast memory", 100.0, 1000.0), 4) == 4 * 600 / 100
+    assert cost.floor_seconds(Hardware("fast unit", 1e9, 20.0), 4) == 80 / 20
+
+
+@pytest.mark.parametrize(
+    ("network", "preset", "tera"),
+    [("convlstm", "thesis", 1.73), ("convlstm", "patched", 0.114), ("spatiotemporal", "thesis", 0.120)],
+)  # fmt: skip
+def test_networks_of_the_thesis_cost_what_was_worked_out_beforehand(network, preset, tera):
+    cost = training_cost(fp.build(network, preset))
+    assert cost.operations / 1e12 == pytest.approx(tera, rel=0.05)
+    assert cost.floor_seconds(H200, 64) == pytest.approx(64 * cost.operations / H200.operations_per_second)
+    assert cost.floor_seconds(H100, 64) >= cost.floor_seconds(H200, 64)
 
 
 @pytest.mark.parametrize("network", ["convlstm", "spatiotemporal", "vpn"])

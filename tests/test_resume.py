@@ -454,17 +454,26 @@ import torch
 torch.set_num_threads(1)
 import framepred as fp
 clips = fp.MovingDigits(fp.load_digits("uci", "test"), **SHAPE)
-print(fp.train(fp.build("convlstm", "tiny"), clips, fp.TrainConfig(**SMALL, compile=True))["loss"].tolist())
+losses = {}
+for how in (False, *HOW):
+    model = fp.build(NETWORK, "tiny")
+    losses[how] = fp.train(model, clips, fp.TrainConfig(**SMALL, compile=how))["loss"].tolist()
+print(list(losses.values()))
 """
 
 
 @pytest.mark.slow
-def test_compiled_network_trains_the_same(straight):
+@pytest.mark.parametrize(
+    ("network", "how"), [("convlstm", (True, "parts")), ("spatiotemporal", ("parts",)), ("vpn", ("parts",))]
+)
+def test_compiled_network_trains_the_same(network, how):
     script = COMPILED.replace("**SHAPE", f"**{SHAPE}").replace("**SMALL", f"**{SMALL}")
+    script = script.replace("HOW", repr(how)).replace("NETWORK", repr(network))
     # in a process of its own: the annotations that the tests enforce cannot be compiled
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == pytest.approx(straight[1]["loss"].tolist(), rel=1e-3)
+    plain, *compiled = json.loads(done.stdout)
+    assert all(losses == pytest.approx(plain, rel=1e-3) for losses in compiled)
 
 
 # --- validation ------------------------------------------------------------------------------------------------------

@@ -72,11 +72,15 @@ class ConvLSTMCell(nn.Module):
 
     def step(self, gates: Float[Tensor, "B gates H W"], state: State | None) -> State:
         """One step, given the input's share of the gates."""
-        if state is not None:
-            h, c = state
-            gates = gates + self.state_to_gates(h)
+        if state is None:
+            return self.update(gates, None)
+        h, c = state
+        return self.update(gates + self.state_to_gates(h), c)
+
+    def update(self, gates: Float[Tensor, "B gates H W"], c: Float[Tensor, "B N H W"] | None) -> State:
+        """The new state, from all of the gates before their sigmoids and the old cell state: pixel by pixel."""
         i, f, g, o = gates.chunk(4, 1)
-        if state is None:  # h = c = 0: nothing to convolve, nothing to forget
+        if c is None:  # h = c = 0: nothing to forget
             c = torch.sigmoid(i) * torch.tanh(g)
         else:
             if self.peephole is not None:

@@ -41,8 +41,9 @@ def warp(features: Float[Tensor, "B C H W"], flow: Float[Tensor, "B 2 H W"]) -> 
         )
     dtype = torch.promote_types(torch.promote_types(features.dtype, flow.dtype), torch.float32)
     grid = identity_grid(H, W, dtype, features.device)
-    pixel = grid.new_tensor([2 / (W - 1), 2 / (H - 1)])  # the grid goes from -1 to 1 in W - 1 steps
-    places = grid + pixel * flow.to(dtype).permute(0, 2, 3, 1)
+    x, y = flow.to(dtype).unbind(1)
+    # The grid goes from -1 to 1 in W - 1 steps. Numbers, not a tensor of them: a GPU would have to wait for its copy.
+    places = grid + torch.stack([2 / (W - 1) * x, 2 / (H - 1) * y], -1)
     moved = F.grid_sample(features.to(dtype), places, mode="bilinear", padding_mode="zeros", align_corners=True)
     return moved.to(features.dtype)
 

@@ -1,0 +1,55 @@
+"""What torch.compile is asked to compile: a whole training step, or the parts that a network repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from framepred.config import COMPILE
+from framepred.models.base import FramePredictor
+from framepred.models.cell import ConvLSTMCell
+from framepred.models.masked import ResidualBlock
+
+
+@contextmanager
+def compiled(model: FramePredictor, how: bool | str = False) -> Iterator[Callable]:
+    """The network's `loss`, compiled as long as the context lasts.
+
+    Args:
+        how: False, not at all. True or "default", all time steps of the loss as one graph: the fastest code, after
+            minutes of compilation that grow with depth and length. "reduce-overhead", the same with CUDA graphs, which
+            replay all launches at once: for networks so small that launching takes longer than computing.
+            "max-autotune", that and a search for the best kernels. "parts", only what is repeated, the update of a
+            cell's state and the residual block: most of the gain, after seconds.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if how not in COMPILE:
+        raise ValueError(f"compile is {how!r}; expected one of {', '.join(map(str, COMPILE))}")
+    if how == "parts":
+        with _compiled_parts(model):
+            yield model.loss
+    elif how:
+        yield torch.compile(model.loss, mode=None if how in (True, "default") else str(how))
+    else:
+        yield model.loss
+
+
+@contextmanager
+def _compiled_parts(model: FramePredictor) -> Iterator[None]:
+    cells = [module for module in model.modules() if isinstance(module, ConvLSTMCell)]
+    blocks = [module for module in model.modules() if isinstance(module, ResidualBlock)]
+    for cell in cells:
+        cell.update = torch.compile(cell.update, dynamic=False)  # type: ignore[method-assign]
+    for block in blocks:
+        block.forward = torch.compile(block.forward, dynamic=False)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:  # the methods of the classes show again
+        for cell in cells:
+            del cell.update
+        for block in blocks:
+            del block.forward
