@@ -38,11 +38,19 @@ def finish(app, exception) -> None:
     if exception is None and app.builder.format == "html":
         for path in Path(app.outdir).rglob("*.html"):
             before = path.read_text(encoding="utf-8")
-            if (after := finished(before)) != before:
+            if (after := finished(before, path.parent)) != before:
                 path.write_text(after, encoding="utf-8")
 
 
-def finished(page: str) -> str:
+def finished(page: str, folder: Path) -> str:
     for pattern, replacement in RULES:
         page = re.sub(pattern, replacement, page)
-    return page
+    return re.sub(r'<img(?! loading)([^>]*? src="([^":]+)\.png"[^>]*)>', lambda match: lazy(match, folder), page)
+
+
+def lazy(match: re.Match, folder: Path) -> str:
+    """A picture that is fetched when the reader comes near it, and whose place is kept until then."""
+    header = (folder / f"{match[2]}.png").read_bytes()[:24]
+    width, height = int.from_bytes(header[16:20], "big"), int.from_bytes(header[20:24], "big")
+    size = "" if " width=" in match[1] else f' width="{width}" height="{height}"'
+    return f'<img loading="lazy"{size}{match[1]}>'
