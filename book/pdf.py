@@ -130,7 +130,7 @@ def document() -> str:
 <html lang="en"><head><meta charset="utf-8"><title>{config["title"]}</title>
 <link rel="stylesheet" href="/html/_static/pygments.css">
 <link rel="stylesheet" href="/html/_static/print.css">
-<script>window.MathJax = {{options: {{enableMenu: false}}, startup: {{typeset: true}}}}</script>
+<script>window.MathJax = {{options: {{enableMenu: false, processHtmlClass: "math"}}}}</script>
 <script defer src="/html/_static/mathjax/tex-chtml.js"></script></head>
 <body><header class="cover"><p class="title">{config["title"]}</p><p>{config["author"]}</p>
 <p>{config["copyright"]}<br><a href="{repository}">{repository}</a></p></header>
