@@ -25,7 +25,7 @@ def test_on_one_thread_the_time_of_the_processor_counts_and_on_several_that_of_t
 
     assert time_it(nap, "cpu", 0.2) < 0.01  # the tests run on one thread
     torch.set_num_threads(2)
-    assert 0.02 <= time_it(nap, "cpu", 0.2)
+    assert time_it(nap, "cpu", 0.2) >= 0.02
 
 
 def test_short_calls_are_timed_many_at_once():
