@@ -29,6 +29,14 @@ def dependencies() -> str:
     return digest.hexdigest()
 
 
+def own_profile() -> None:
+    """Give the kernels a profile of the build's own: nobody's start-up files run in a page, and errors alone are told."""
+    profile = BUILD / ".ipython" / "profile_default"
+    profile.mkdir(parents=True, exist_ok=True)
+    (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 'ERROR'\n")
+    os.environ["IPYTHONDIR"] = str(BUILD / ".ipython")
+
+
 def fill_cache() -> None:
     """Execute the pages whose outputs are not cached, one process for each core and one thread for each process."""
     from jupyter_cache import get_cache
@@ -54,6 +62,7 @@ def main() -> int:
         BUILD.mkdir()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        own_profile()
         fill_cache()
     KEY.write_text(key)
     # -W: a warning fails the build, and so does a cell that fails; -n: so does a reference to nothing.
