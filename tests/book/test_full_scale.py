@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import os
 import re
@@ -36,6 +37,13 @@ def commands(notebook: str | None = None) -> list[tuple[str, dict[str, str]]]:
     return [(name, given) for name, given in found if notebook in (None, name)]
 
 
+def value(text: str):
+    try:
+        return ast.literal_eval(text)
+    except ValueError:
+        return text
+
+
 def run(folder: Path, notebook: str, given: dict[str, str]) -> str:
     """A command in a folder, on a machine that reaches no network and has no MNIST: what it prints."""
     words = [word for item in given.items() for word in ("-p", *item)]
@@ -61,9 +69,7 @@ def test_every_parameter_is_known_and_its_value_allowed(notebook, given):
     if notebook in NETWORKS:
         assert given["preset"] in PRESETS[notebook] and given["digits"] == "mnist"
         fields = {field.name for field in dataclasses.fields(TrainConfig)}
-        values = {name: text if text.isidentifier() else float(text) for name, text in given.items() if name in fields}
-        values = {key: {"True": True}.get(v, int(v) if v == int(v) else v) if isinstance(v, float) else v for key, v in values.items()}  # fmt: skip
-        TrainConfig(**{key: value == "True" if key == "channels_last" else value for key, value in values.items()})
+        TrainConfig(**{name: value(text) for name, text in given.items() if name in fields})
         assert float(given["minutes"]) <= 8
     if notebook == "evaluate":
         assert given["publish"] == f"book/{given['run']}"
