@@ -86,3 +86,12 @@ def test_out_of_memory_is_a_result(tmp_path):
         raise torch.OutOfMemoryError("60 GB")
 
     assert Measurements(tmp_path, "cpu").measure("a", too_large) == {"error": "out of memory"}
+
+
+def test_published_measurements_say_what_made_them():
+    records = load_measurements()
+    assert records
+    for hardware, record in records.items():
+        assert record["commit"] and not record["modified"] and record["versions"]["torch"]
+        assert {"fp32", "bf16", "bytes_per_second"} <= record["rows"]["peak"].keys()
+        assert hardware == record["hardware"]
