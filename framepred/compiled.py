@@ -17,6 +17,8 @@ from framepred.models.masked import ResidualBlock
 def compiled(model: FramePredictor, how: bool | str = False) -> Iterator[Callable]:
     """The network's `loss`, compiled as long as the context lasts.
 
+    Meanwhile cuDNN tries which of its algorithms is the fastest for each shape of a convolution, and keeps to it.
+
     Args:
         how: False, not at all. True or "default", all time steps of the loss as one graph: the fastest code, after
             minutes of compilation that grow with depth and length. "reduce-overhead", the same with CUDA graphs, which
@@ -29,13 +31,18 @@ def compiled(model: FramePredictor, how: bool | str = False) -> Iterator[Callabl
     """
     if how not in COMPILE:
         raise ValueError(f"compile is {how!r}; expected one of {', '.join(map(str, COMPILE))}")
-    if how == "parts":
-        with _compiled_parts(model):
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        if how == "parts":
+            with _compiled_parts(model):
+                yield model.loss
+        elif how:
+            yield torch.compile(model.loss, mode=None if how in (True, "default") else str(how))
+        else:
             yield model.loss
-    elif how:
-        yield torch.compile(model.loss, mode=None if how in (True, "default") else str(how))
-    else:
-        yield model.loss
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

@@ -45,7 +45,8 @@ H100 = Hardware("NVIDIA H100", 989.5e12, 3.35e12)
 class Cost:
     """What a training step on B clips costs at the least: B times what a clip does, and what a step does once.
 
-    operations: multiplications and additions of the convolutions for a clip, forward and backward.
+    operations: multiplications and additions of the convolutions for a clip, forward and backward; those with the zeros
+        around a frame, too, as is customary. A program may skip them: with 5×5 kernels on 16×16 places, one in seven.
     activation_bytes: a clip's: what the convolutions read and write.
     weight_bytes: a step's: kernels read and their gradients written by the convolutions; the optimiser.
     convolutions: calls in the forward pass. Each is at least one launch of a kernel, and two in the backward pass.

@@ -1,6 +1,6 @@
 """How fast this machine is at what this package does, beside what it could be; and the file in which that is kept.
 
-Every number is the median of several timed rounds, after some that are not timed, and says what made it. A file holds one
+A speed is the median of several timed rounds, after some that are not timed. A file holds one
 machine's, by key, so that a measurement that was cut short goes on where it stopped.
 """
 
@@ -69,17 +69,20 @@ def load_measurements(folder: str | Path = MEASUREMENTS) -> dict[str, dict[str, 
 def peak(device: str | torch.device, seconds: float | int = 1, size: int | None = None) -> dict[str, Any]:
     """What the device reaches where nothing stands in its way: a large matrix product, and a copy of its memory.
 
-    On random numbers: of zeros, a GPU multiplies more in a second.
+    The fastest round counts, of the fastest of three sizes. On random numbers: of zeros, a GPU multiplies more in a second.
     """
     device = torch.device(device)
-    n = size or (8192 if device.type == "cuda" else 1024)
+    n = size or (16384 if device.type == "cuda" else 2048)
     row: dict[str, Any] = {"size": n}
     for name, dtype in {"fp32": torch.float32, "bf16": torch.bfloat16}.items():
         a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
-        row[name] = 2 * n**3 / time_it(lambda a=a, b=b: a @ b, device, seconds)  # type: ignore[misc]
-    source = torch.randn(64 * n, n, device=device, dtype=torch.bfloat16)  # larger than any cache
+        row[name] = max(
+            2 * m**3 / time_it(lambda x=a[:m, :m].clone(), y=b[:m, :m].clone(): x @ y, device, seconds, min)  # type: ignore[misc]
+            for m in (n, n // 2, n // 4)
+        )
+    source = torch.randn(16 * n, n, device=device, dtype=torch.bfloat16)  # larger than any cache
     to = torch.empty_like(source)
-    row["bytes_per_second"] = 2 * source.numel() * 2 / time_it(lambda: to.copy_(source), device, seconds)
+    row["bytes_per_second"] = 2 * source.numel() * 2 / time_it(lambda: to.copy_(source), device, seconds, min)
     return row
 
 
@@ -202,24 +205,32 @@ def drawing(
     return {"preset": preset, "cached_seconds": cached, "naive_seconds": each * frame_size**2}
 
 
-def time_it(run: Callable[[], Any], device: str | torch.device, seconds: float | int = 1) -> float:
-    """Seconds that a call takes: the median of rounds that together take about `seconds`.
+def time_it(
+    run: Callable[[], Any],
+    device: str | torch.device,
+    seconds: float | int = 1,
+    of_rounds: Callable[..., float] = statistics.median,
+) -> float:
+    """Seconds that a call takes: the median of rounds that together take about `seconds`; or what else, of the rounds.
 
     A round is one call or, where calls are short, as many as make it long enough to be timed. The host waits for a GPU
-    at the end of a round only, as it does in training.
+    at the end of a round only, as it does in training. On one thread of a CPU it is the processor's time that counts,
+    which what else the machine does hardly changes.
     """
     device = torch.device(device)
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
 
     def timed(calls: int) -> float:
-        began = time.perf_counter()
+        began = clock()
         for _ in range(calls):
             run()
         _wait(device)
-        return time.perf_counter() - began
+        return clock() - began
 
     timed(1)
     calls = max(1, round(seconds / ROUNDS / max(timed(1), 1e-6)))
-    return statistics.median(timed(calls) for _ in range(ROUNDS)) / calls
+    return of_rounds([timed(calls) for _ in range(ROUNDS)]) / calls
 
 
 def _wait(device: torch.device) -> None:

@@ -204,7 +204,7 @@ def train(
 
     part = config.batch_size // config.accumulate // n_processes  # clips computed at a time
     agree = _agreement(n_processes)
-    loop_began = saved = time.perf_counter()
+    first = loop_began = saved = time.perf_counter()
     saving = 0.0  # seconds that the last checkpoint took
     label = f"training {model.network}"
     quiet = {"disable": not progress or rank > 0, "mininterval": 0.1 if sys.stderr.isatty() else 5.0}  # or logs grow
@@ -254,7 +254,10 @@ def train(
 
             # Whether it was the last.
             now = time.perf_counter()
-            next_step = (now - loop_began) / (done.step - session["from_step"])
+            steps = done.step - session["from_step"]
+            if steps == 1:  # of a compiled network it says nothing about the next
+                first = now if config.compile else loop_began
+            next_step = (now - first) / max(1, steps - bool(config.compile))
             late = config.minutes is not None and now - began + next_step + saving > 60 * config.minutes
             ended = done.ended(config) or agree(caught[0] if caught else "minutes" if late else None)
             if ended or now - saved >= 60 * config.checkpoint_minutes:

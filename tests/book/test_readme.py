@@ -33,7 +33,10 @@ def test_table_holds_the_mean_of_the_stored_errors(script):
     run = fp.results.shown_runs()["ConvLSTM"]
     nats = np.load(ROOT / "book" / "runs" / run / "scores.npz")["mnist-2/rollout"]
     row = next(line for line in script.table().splitlines() if "ConvLSTM" in line)
-    assert [cell.strip() for cell in row.split("|")[2:6]] == ["361.5", *(f"{x:.1f}" for x in (nats.mean(), *nats.mean(0)[[0, -1]]))]
+    assert [cell.strip() for cell in row.split("|")[2:6]] == [
+        "361.5",
+        *(f"{x:.1f}" for x in (nats.mean(), *nats.mean(0)[[0, -1]])),
+    ]
 
 
 def test_a_readme_without_the_markers_is_an_error_that_names_them(script):
@@ -65,7 +68,12 @@ def test_code_runs_in_the_order_in_which_it_stands(tmp_path, monkeypatch, empty_
     monkeypatch.chdir(tmp_path)
     np.save("mine.npy", np.random.default_rng(0).integers(0, 256, (3, 20, 1, 48, 48), dtype=np.uint8))
     code = "\n".join(re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE))
-    for long, short in {'preset="book"': 'preset="tiny"', "steps=1000": "steps=2", "n=200": "n=2", '"auto"': '"uci"'}.items():
+    for long, short in {
+        'preset="book"': 'preset="tiny"',
+        "steps=1000": "steps=2",
+        "n=200": "n=2",
+        '"auto"': '"uci"',
+    }.items():
         assert long in code
         code = code.replace(long, short)
     names: dict = {}

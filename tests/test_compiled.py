@@ -1,0 +1,41 @@
+"""What is compiled, and that nothing of it stays. That compiled networks train the same: tests/test_resume.py."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+
+import pytest
+import torch
+
+import framepred as fp
+from framepred.compiled import compiled
+from framepred.models import ConvLSTMCell
+from framepred.models.masked import ResidualBlock
+
+
+@pytest.mark.parametrize("network", ["convlstm", "spatiotemporal", "vpn"])
+def test_parts_are_the_cells_and_the_blocks_and_are_given_back(network, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    model = fp.build(network, "tiny")
+    names = {ConvLSTMCell: "update", ResidualBlock: "forward"}
+    parts = [(module, names[type(module)]) for module in model.modules() if type(module) in names]
+    assert parts
+    with contextlib.suppress(KeyboardInterrupt), compiled(model, "parts"):
+        assert all(name in vars(module) for module, name in parts)
+        raise KeyboardInterrupt
+    assert not any(name in vars(module) for module, name in parts)
+    copy.deepcopy(model)
+
+
+def test_uncompiled_is_the_loss_itself_and_settings_are_restored():
+    model, before = fp.build("convlstm", "tiny"), torch.backends.cudnn.benchmark
+    with compiled(model) as objective:
+        assert objective == model.loss and torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.benchmark == before
+
+
+def test_another_way_is_refused():
+    context = compiled(fp.build("convlstm", "tiny"), "fast")
+    with pytest.raises(ValueError, match="compile is 'fast'; expected one of False, True, default"):
+        context.__enter__()
