@@ -20,21 +20,24 @@ ifdef FRAMEPRED_DATA
 export FRAMEPRED_DATA := $(abspath $(FRAMEPRED_DATA))
 endif
 
-.PHONY: help env book serve train evaluate throughput test slow bench lint pairs exercises coursework registry lock clean
+.PHONY: help env book serve pdf train evaluate throughput test slow bench lint links pairs exercises coursework registry readme lock clean
 
 help:
 	@echo "make book   build the book: _build/html/index.html"
 	@echo "make serve  build it and show it at http://localhost:8000"
+	@echo "make pdf    print it: _build/pdf/framepred.pdf (needs a Chromium)"
 	@echo "make train NETWORK=convlstm ARGS=\"-p preset tiny -p steps 20\"   train in a notebook; again to resume"
 	@echo "make evaluate ARGS=\"-p run runs/convlstm-tiny\"   score a run"
 	@echo "make throughput  measure how fast this machine trains, generates and draws"
 	@echo "make test   run the tests (under five minutes)"
 	@echo "make slow   run the slow tests;  make bench: the benchmarks"
-	@echo "make lint   check style, types and notebook pairs"
+	@echo "make lint   check style, types, spelling, and what is made from something else"
+	@echo "make links  ask every address that the book links whether it is there (needs a network)"
 	@echo "make pairs  bring the notebooks up to date with the pages"
 	@echo "make exercises   make the students' notebooks from the solutions"
 	@echo "make coursework  an nbgrader course for instructors: _build/coursework"
 	@echo "make registry  list the published runs' files, after a run in book/runs changed"
+	@echo "make readme    the README's table and picture, after a run in book/runs changed"
 	@echo "make lock   choose new versions of everything"
 	@echo "make clean  remove what was built (not .venv)"
 
@@ -56,6 +59,9 @@ book: env
 
 serve: book
 	$(BIN)/python -m http.server 8000 --directory _build/html
+
+pdf: env
+	$(BIN)/python book/pdf.py
 
 train: env
 	$(BIN)/python book/train.py $(NETWORK) $(ARGS)
@@ -79,8 +85,13 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 	$(BIN)/python book/pairs.py --check
 	$(BIN)/python book/coursework.py --check
+	$(BIN)/python book/readme.py --check
+
+links: env
+	$(BIN)/python book/build.py --builder linkcheck
 
 pairs: env
 	$(BIN)/python book/pairs.py
@@ -101,6 +112,9 @@ $(MARKER)/.ready: $(READY)
 
 registry: env
 	$(BIN)/python -c "from framepred.published import write_registry; write_registry()"
+
+readme: env
+	$(BIN)/python book/readme.py
 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock

@@ -384,7 +384,7 @@ def _preset(model: FramePredictor) -> str | None:
     """The name of the preset that the network was built from; None if it is none of them."""
     arguments = inspect.signature(type(model)).parameters
     defaults = {name: argument.default for name, argument in arguments.items()}
-    for name, preset in PRESETS[model.network].items():
+    for name, preset in PRESETS.get(model.network, {}).items():  # none for a network of one's own
         if _plain({**defaults, **preset}) == _plain(model.arguments):
             return name
     return None

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-GIVEN = {"3.6"}  # pixels that a digit moves in a frame: part of the data, not measured
-EVALUATION = sorted((ROOT / "book" / "4-evaluation").glob("*.md"))
+GIVEN = {"3.6", "0.1", "0.01"}  # a digit's step in pixels, its speed, a pull: settings of the data, not measured
+PAGES = sorted(page for name in ("4-evaluation", "5-conclusion") for page in (ROOT / "book" / name).glob("*.md"))
 
 
 def paragraphs(text: str) -> list[str]:
@@ -23,7 +23,7 @@ def paragraphs(text: str) -> list[str]:
     return [paragraph for paragraph in re.split(r"\n\s*\n", text) if paragraph.strip()]
 
 
-@pytest.mark.parametrize("page", EVALUATION, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_measured_number_in_the_prose_is_glued_or_cited(page):
     """A number with a decimal point is a measurement, ours or a paper's: ours come from cells, a paper's name it."""
     text = page.read_text(encoding="utf-8").partition("\n## Exercises")[0]  # exercises are arithmetic

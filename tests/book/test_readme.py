@@ -79,7 +79,7 @@ def test_code_runs_in_the_order_in_which_it_stands(tmp_path, monkeypatch, empty_
     names: dict = {}
     exec(compile(code, "README.md", "exec"), names)
     assert names["forecast"].frames.shape == (3, 10, 1, 48, 48)
-    assert fp.runs.read_record("runs/mine")["network"] == "mine"
+    assert fp.runs.read_record(tmp_path / "runs" / "mine")["network"] == "mine"
 
 
 def test_own_network_and_clips_take_about_ten_lines():
