@@ -86,7 +86,8 @@ def test_a_run_is_trained_in_slices_published_and_started_from_on_another_machin
     record = read_record(tmp_path / "runs" / "convlstm-patched")
     assert [session["ended"] for session in record["sessions"]] == ["minutes", "minutes"]
     assert 0 < record["sessions"][0]["to_step"] == record["sessions"][1]["from_step"] < record["steps"]
-    run(tmp_path, "convlstm", {**here, "steps": str(record["steps"] + 2)})  # a shorter plan, once the speed is known
+    shorter = str(record["steps"] + 2)  # a plan for the time there is, once the speed is known
+    run(tmp_path, "convlstm", {**here, "steps": shorter, "minutes": "9"})
     assert read_record(tmp_path / "runs" / "convlstm-patched")["sessions"][-1]["ended"] == "finished"
 
     run(tmp_path, "evaluate", {**evaluation, **SMALL_EVALUATION})
@@ -100,6 +101,6 @@ def test_a_run_is_trained_in_slices_published_and_started_from_on_another_machin
     assert published.published_runs() == ["convlstm-patched"]
     assert load("convlstm-patched").arguments["patch"] == 4
 
-    run(tmp_path, "convlstm", {**warm[1], **SMALL, "warm_start": str(folder), "steps": "4"})
+    run(tmp_path, "convlstm", {**warm[1], **SMALL, "warm_start": str(folder), "steps": "4", "minutes": "9"})
     record = read_record(tmp_path / "runs" / "convlstm-patched-2")
     assert (record["parent"], record["seed"], record["steps"]) == ("convlstm-patched", 1, 4)
