@@ -89,6 +89,7 @@ lint: env
 	$(BIN)/python book/pairs.py --check
 	$(BIN)/python book/coursework.py --check
 	$(BIN)/python book/readme.py --check
+	$(BIN)/python book/address.py --check
 
 links: env
 	$(BIN)/python book/build.py --builder linkcheck

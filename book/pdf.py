@@ -52,6 +52,8 @@ def film_strips(page: str) -> list[tuple[str, str]]:
     if str(ROOT / f"{page}.md") not in {record.uri for record in cache.list_project_records()}:
         return []  # a page without code
     executed = cache.get_cached_project_nb(str(ROOT / f"{page}.md"))
+    if executed is None:
+        raise ValueError(f"{page} changed after the book was built; build it again: make book")
     bundles = (
         output["data"]
         for cell in cache.get_cache_bundle(executed.pk).nb.cells

@@ -9,6 +9,7 @@ from docutils.parsers.rst import Directive
 from sphinx.environment.adapters.indexentries import IndexEntries
 
 PAGE = "book/appendix/terms"
+NAMES = {"book/appendix/notation": "glossary"}  # shorter than the titles
 
 
 class book_index(nodes.General, nodes.Element):
@@ -65,7 +66,7 @@ def item(builder, docname, name, links):
         first.setdefault(page, place)
     for page, place in first.items():
         number = builder.env.toc_secnumbers.get(page, {}).get("", ())
-        title = ".".join(map(str, number)) or builder.env.titles[page].astext()
+        title = ".".join(map(str, number)) or NAMES.get(page, builder.env.titles[page].astext())
         address = f"{builder.get_relative_uri(docname, page)}#{place}"
         line += [nodes.Text(", "), nodes.reference("", "", nodes.Text(title), refuri=address, internal=True)]
     return nodes.list_item("", line)

@@ -126,7 +126,7 @@ def test_first_cell_works_in_a_clean_environment(tmp_path):
         pytest.skip("this is no git checkout")
     environment = tmp_path / "clean"
     venv.create(environment, with_pip=True)
-    python = next(environment.glob("*/python*"))
+    python = next(environment.glob("[bS]*/python*"))  # bin, or Scripts on Windows
     purelib = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True
     ).stdout.strip()
@@ -134,7 +134,7 @@ def test_first_cell_works_in_a_clean_environment(tmp_path):
 
     (Path(purelib) / "packages.pth").write_text(str(Path(torch.__file__).parents[1]) + "\n")
     first = re.search(r"```\{code-cell\}[^\n]*\n(?::tags:[^\n]*\n)?(.*?)```", source(LESSONS[0]), re.DOTALL)
-    cell = first[1].replace(f"git+{ADDRESS}", f"git+file://{ROOT}@{commit.stdout.strip()}")
+    cell = first[1].replace(f"git+{ADDRESS}", f"git+file://localhost{ROOT}@{commit.stdout.strip()}")
     assert "git+file" in cell
     # The checkout may itself be installed for the tests, in a way that the path hands on; the clean machine lacks it.
     hide = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in getattr(f, '__name__', repr(f)).lower()]\n"
