@@ -75,7 +75,9 @@ def article(page: str, level: int, known: set[str]) -> Tag:
         raise ValueError(f"{page}.html has no article; the theme has changed, and book/pdf.py must follow")
     players, strips = found.select(".framepred-static"), film_strips(page)
     if len(players) != len(strips):
-        raise ValueError(f"{page} shows {len(players)} players, but its notebook holds {len(strips)}; build the book again")
+        raise ValueError(
+            f"{page} shows {len(players)} players, but its notebook holds {len(strips)}; build the book again"
+        )
     for player, (text, png) in zip(players, strips):
         source = "data:image/png;base64," + base64.b64encode(base64.b64decode(png)).decode()
         player.insert_before(soup.new_tag("img", attrs={"class": "strip", "alt": f"Film strip: {text}", "src": source}))

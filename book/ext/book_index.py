@@ -8,7 +8,6 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from sphinx.environment.adapters.indexentries import IndexEntries
 
-
 PAGE = "book/appendix/terms"
 
 

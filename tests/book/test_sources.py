@@ -76,7 +76,11 @@ def test_first_cell_installs_the_package_from_the_repository(page):
 def files_with_text() -> list[Path]:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     paths = [ROOT / line for line in listed.stdout.splitlines()]
-    return [path for path in paths if path.suffix in TEXT and path.is_file() and not {"runs", "tests"} & set(path.relative_to(ROOT).parts)]
+    return [
+        path
+        for path in paths
+        if path.suffix in TEXT and path.is_file() and not {"runs", "tests"} & set(path.relative_to(ROOT).parts)
+    ]
 
 
 def test_the_repository_is_called_the_same_everywhere():
