@@ -90,16 +90,22 @@ def errors(test_set: str, protocol: str, runs: Mapping[str, str] | None = None) 
     return {label: arrays[key] for label, arrays in scores.items() if key in arrays}
 
 
-def history(run: str) -> pd.DataFrame:
-    """The history of a published run, after that of the run whose weights it started from, and so on to the first.
+def history(run: str, kept: bool = False) -> pd.DataFrame:
+    """The history of a published run, after that of the weights that it started from, and so on to the first.
 
-    Steps, clips and seconds are counted from the first one's start.
+    Steps, clips and seconds are counted from the first run's start. A run keeps the weights of its best validation, so a
+    run that started from another's goes on from there, and not from the other's last step.
+
+    Args:
+        kept: end at the step whose weights this run has kept, too. The last row then has the clips that they have seen.
     """
-    own = load_history(run_folder(run))
-    parent = (read_record(run_folder(run)) or {}).get("parent")
-    if parent not in published_runs():
+    record, own = read_record(run_folder(run)), load_history(run_folder(run))
+    assert record is not None  # published runs have one
+    if kept and record["best"]:
+        own = own[own["step"] <= record["best"]["step"]].copy()
+    if record["parent"] not in published_runs():
         return own
-    before = history(parent)
+    before = history(record["parent"], kept=True)
     for counted in ("step", "clips", "seconds"):
         own[counted] += before[counted].iloc[-1]
     return pd.concat([before, own], ignore_index=True)
@@ -112,7 +118,8 @@ def repeats(run: str) -> list[str]:
     """
 
     def apart_from_the_seed(name: str) -> dict:
-        record = read_record(run_folder(name)) or {}
+        record = read_record(run_folder(name))
+        assert record is not None  # published runs have one
         training = {key: value for key, value in record["training"].items() if key not in ("seed", *MAY_CHANGE)}
         return {**{key: record[key] for key in IDENTITY}, "training": training, "clips_seen": record["clips_seen"]}
 
@@ -135,7 +142,7 @@ def shown_table(to_appendix: str = "../appendix"):
         rows[label] = {
             "run": f'<a href="{to_appendix}/runs.html#run-{run}">{run}</a>',
             "parameters": f"{record['parameters']:,}",
-            "clips seen": f"{history(run)['clips'].iloc[-1]:,}",
+            "clips seen": f"{history(run, kept=True)['clips'].iloc[-1]:,}",
             "hardware": record["hardware"],
         }
     html = pd.DataFrame(rows).T.to_html(escape=False, border=0)

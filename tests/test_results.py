@@ -90,15 +90,19 @@ def test_repeats_of_a_run_differ_in_the_seed_alone(three_runs, tmp_path):
     assert results.repeats("c") == ["c"]
 
 
-def test_history_goes_back_to_the_first_weights(three_runs, tmp_path):
+def test_history_goes_back_to_the_first_weights_by_way_of_those_that_were_kept(three_runs, tmp_path):
     record = json.loads((tmp_path / "b" / "run.json").read_text())
     (tmp_path / "b" / "run.json").write_text(json.dumps(record | {"parent": "a"}))
-    alone, both = results.history("a"), results.history("b")
+    alone, kept, both = results.history("a"), results.history("a", kept=True), results.history("b")
+    best = record["best"]["step"]
     assert alone.equals(runs.load_history(tmp_path / "a"))
-    assert both[: len(alone)].equals(alone)
+    assert kept.equals(alone[alone["step"] <= best]) and len(kept) < len(alone)
+    assert kept["step"].iloc[-1] == best and kept["clips"].iloc[-1] == best * record["training"]["batch_size"]
+    assert both[: len(kept)].equals(kept)
     for column in ("step", "clips", "seconds"):
-        assert both[column].iloc[-1] == 2 * alone[column].iloc[-1]
+        assert both[column].iloc[-1] == kept[column].iloc[-1] + alone[column].iloc[-1]
     assert both["nats"].iloc[-1] == alone["nats"].iloc[-1]
+    assert results.history("b", kept=True)["step"].iloc[-1] == 2 * best
 
 
 def test_table_links_each_run_to_its_record(three_runs):
