@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import itertools
 import math
 import re
@@ -11,6 +10,7 @@ import textwrap
 import tomllib
 from pathlib import Path
 
+import coursework
 import numpy as np
 import pytest
 import scipy.signal
@@ -25,9 +25,6 @@ from framepred.metrics import drift_and_blur
 from framepred.models.cell import ConvLSTMCell
 
 ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("coursework", ROOT / "book" / "coursework.py")
-coursework = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(coursework)
 NAMES = exercises.names()
 
 # --- the notebooks ---------------------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import shutil
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -38,9 +37,11 @@ def browser():
         from playwright.sync_api import sync_playwright
     except ImportError:
         without_browser("playwright is not installed: pip install playwright")
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    from pdf import NO_BROWSER, find_browser
+
+    chromium = find_browser()
     if chromium is None:
-        without_browser("there is no Chromium on the path: apt-get install chromium")
+        without_browser(NO_BROWSER)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         yield browser

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import unicodedata
@@ -17,12 +16,9 @@ HTML = ROOT / "_build" / "html"
 
 @pytest.fixture(scope="module")
 def script():
-    sys.path.insert(0, str(ROOT / "book"))  # it imports book/build.py, as when it is run
-    spec = importlib.util.spec_from_file_location("pdf", ROOT / "book" / "pdf.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(ROOT / "book"))
+    import pdf
+
+    return pdf
 
 
 @pytest.fixture(scope="module")
