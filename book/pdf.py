@@ -6,7 +6,6 @@ No LaTeX is needed. In print nothing moves or unfolds: each player is the film s
 live form, solutions are open, and the code of figures stays on the web. Links within the book stay links.
 """
 
-import base64
 import os
 import shutil
 import sys
@@ -81,7 +80,7 @@ def article(page: str, level: int, known: set[str]) -> Tag:
             f"{page} shows {len(players)} players, but its notebook holds {len(strips)}; build the book again"
         )
     for player, (text, png) in zip(players, strips):
-        source = "data:image/png;base64," + base64.b64encode(base64.b64decode(png)).decode()
+        source = "data:image/png;base64," + "".join(png.split())
         player.insert_before(soup.new_tag("img", attrs={"class": "strip", "alt": f"Film strip: {text}", "src": source}))
     for tag in found.select(LEFT_OUT):
         tag.decompose()
