@@ -71,7 +71,7 @@ def steps(batch):
 
 
 @pytest.mark.benchmark(group="ConvLSTM, training step (patched, batch 4): ours and Keras' in turn")
-def test_training_step_is_faster_than_keras(steps, benchmark):
+def test_training_step_is_faster_than_keras(steps, benchmark, one_thread):
     """Round by round in turn, in processor time of one thread: what else the machine does changes neither."""
     seconds = {name: [] for name in steps}
 
@@ -81,12 +81,7 @@ def test_training_step_is_faster_than_keras(steps, benchmark):
             step()
             seconds[name].append(time.process_time() - began)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        benchmark.pedantic(in_turn, rounds=ROUNDS, warmup_rounds=1)
-    finally:
-        torch.set_num_threads(threads)
+    benchmark.pedantic(in_turn, rounds=ROUNDS, warmup_rounds=1)
     keras, ours = (min(seconds[name][-ROUNDS:]) for name in ("keras", "framepred"))
     print(f"\ntraining step: Keras {keras:.2f} s, framepred {ours:.2f} s, {keras / ours:.2f}× faster")
     if benchmark.stats is not None:  # None under --benchmark-disable

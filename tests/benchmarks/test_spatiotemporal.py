@@ -35,14 +35,6 @@ def test_both_are_the_same_network(networks, batch):
     torch.testing.assert_close(forecast.logits, logits, rtol=1e-3, atol=1e-3)
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 # The processor time of one thread, taken in turns: what else the machine does hardly matters to it.
 @pytest.mark.benchmark(group="spatio-temporal, training step (thesis, batch 4)", timer=time.process_time)
 def test_training_step_is_faster_than_plain(networks, batch, benchmark, one_thread):

@@ -50,7 +50,7 @@ def bare_steps(model, n, context, target):
 
 
 @pytest.mark.benchmark(group=f"training, {STEPS} idle steps and one of convlstm patched (batch {BATCH})")
-def test_loop_costs_little_over_its_steps(benchmark):
+def test_loop_costs_little_over_its_steps(benchmark, one_thread):
     """Round by round in turn, in processor time of one thread."""
     clips, config = MovingDigits(load_digits("uci")), TrainConfig(steps=STEPS, batch_size=BATCH, ema=0.999)
     model = build("convlstm", "patched")
@@ -69,12 +69,7 @@ def test_loop_costs_little_over_its_steps(benchmark):
             run()
             seconds[name].append(time.process_time() - began)
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        benchmark.pedantic(in_turn, rounds=ROUNDS, warmup_rounds=1)
-    finally:
-        torch.set_num_threads(threads)
+    benchmark.pedantic(in_turn, rounds=ROUNDS, warmup_rounds=1)
     assert idle.calls == 2 * STEPS * len(seconds["loop"])  # the loop asks the network once a step
     step, bare, loop = (min(times) for times in seconds.values())
     care = (loop - bare) / STEPS

@@ -1,5 +1,6 @@
 """Drawing pixel by pixel with cached activations against without, and the memory of a training step."""
 
+import time
 import weakref
 
 import pytest
@@ -49,9 +50,9 @@ def test_both_ways_draw_the_same(decoder):
         torch.testing.assert_close(logits, network(share, frame), atol=1e-5, rtol=0)
 
 
-@pytest.mark.benchmark(group="vpn, drawing a 64×64 frame (naive: 8 of its 4,096 pixels)")
+@pytest.mark.benchmark(group="vpn, drawing a 64×64 frame (naive: 8 of its 4,096 pixels)", timer=time.process_time)
 @pytest.mark.parametrize("way", ["naive", "cached"])
-def test_drawing(way, decoder, benchmark):
+def test_drawing(way, decoder, benchmark, one_thread):
     preset, network, share = decoder
 
     def draw():
