@@ -22,6 +22,7 @@ import psutil
 from framepred import runs
 
 NOTEBOOKS = Path(__file__).parent / "training"
+OURS = ("ValueError", "FileExistsError", "FileNotFoundError")  # errors whose message says all
 
 
 def value(text: str):
@@ -53,6 +54,19 @@ def interrupt_kernel(*_) -> None:
         child.send_signal(signal.SIGINT)
 
 
+def keep(executed: Path, as_name: str, notebook: str, given: dict) -> None:
+    """Copy an executed notebook to the folder of its run, if it came so far that there is one."""
+    try:
+        folder = run_folder(notebook, given)
+    except (FileNotFoundError, KeyError):
+        return
+    if folder.is_dir():
+        to = folder / as_name
+        shutil.copyfile(executed, to.with_suffix(".part"))
+        to.with_suffix(".part").replace(to)
+        print(f"kept: {to}", flush=True)
+
+
 def main() -> int:
     names = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -75,12 +89,12 @@ def main() -> int:
                 stderr_file=sys.stderr,
             )
         except papermill.PapermillExecutionError as error:
+            if error.ename not in OURS:  # no check of ours, so where it happened matters
+                print(*error.traceback, sep="\n", file=sys.stderr)
+                keep(executed, f"{arguments.notebook}-failed.ipynb", arguments.notebook, given)
             print(f"{arguments.notebook}: {error.ename}: {error.evalue}", file=sys.stderr)
             return 1
-        to = run_folder(arguments.notebook, given) / executed.name
-        shutil.copyfile(executed, to.with_suffix(".part"))
-        to.with_suffix(".part").rename(to)
-        print(f"kept: {to}")
+        keep(executed, executed.name, arguments.notebook, given)
     return 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
+import torch._dynamo
 
 from framepred.config import COMPILE
 from framepred.models.base import FramePredictor
@@ -53,8 +54,12 @@ def _compiled_parts(model: FramePredictor) -> Iterator[None]:
         cell.update = torch.compile(cell.update, dynamic=False)  # type: ignore[method-assign]
     for block in blocks:
         block.forward = torch.compile(block.forward, dynamic=False)  # type: ignore[method-assign]
+    # All cells share one piece of code, of which PyTorch compiles eight forms and then silently stops. Every width is a
+    # form, and so is a first step, a state in another precision, a validation.
+    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
     try:
-        yield
+        with torch._dynamo.config.patch({limit: 64}):
+            yield
     finally:  # the methods of the classes show again
         for cell in cells:
             del cell.update

@@ -90,6 +90,8 @@ class TrainConfig:
                 raise ValueError(f"{name} is {value!r}; expected a number of at least 0")
             if value == 0 and name not in ("ema", "checkpoint_minutes"):
                 raise ValueError(f"{name} is 0; expected a positive number")
+            if isinstance(value, float):  # NumPy's float64 is one, and a checkpoint cannot hold it
+                object.__setattr__(self, name, float(value))
         if not isinstance(self.channels_last, bool):
             raise ValueError(f"channels_last is {self.channels_last!r}; expected True or False")
         if isinstance(self.compile, int) and not isinstance(self.compile, bool):
@@ -108,6 +110,11 @@ class TrainConfig:
             raise ValueError(f"ema is {self.ema}; expected a decay below 1, such as 0.999")
         if self.seed >= 2**63:
             raise ValueError(f"seed is {self.seed}; expected 0 to 2**63 - 1")
+        if self.accumulate > 1 and self.compile in ("reduce-overhead", "max-autotune"):
+            raise ValueError(
+                f"compile={self.compile!r} works with CUDA graphs, which overwrite the gradients of the part before; "
+                "with accumulate, use 'parts' or 'default'"
+            )
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be cut into {self.accumulate} equal parts (accumulate)"
@@ -120,7 +127,11 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 def autocast(device: str | torch.device, precision: str = "auto"):
-    """A context in which the heavy operations run in bfloat16, for "bf16", or for "auto" on a device that computes with it."""
+    """A context in which the heavy operations run in bfloat16, for "bf16", or for "auto" on a device that computes with it.
+
+    "fp32" leaves PyTorch as it is: its convolutions then still use TF32 on a GPU that has it (10 bits of mantissa), unless
+    `torch.backends.cudnn.allow_tf32` is False.
+    """
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
     kind = torch.device(device).type

@@ -109,7 +109,7 @@ def operations_per_clip(model: FramePredictor, context: int = 10, horizon: int =
 @contextmanager
 def _stand_in(model: FramePredictor) -> Iterator[FramePredictor]:
     """A copy of the network whose tensors, and those made meanwhile, have shapes and no content."""
-    stand_in = copy.deepcopy(model).requires_grad_(False)
+    stand_in = copy.deepcopy(model).cpu().requires_grad_(False)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.no_grad():
         for module in stand_in.modules():
             kinds: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)

@@ -152,7 +152,7 @@ def distort(windows: Float[Tensor, "N 28 28"], generator: torch.Generator) -> Fl
 
 def blur(windows: Float[Tensor, "N 28 28"], sigma: Float[Tensor, " N"]) -> Float[Tensor, "N 28 28"]:
     """Each window convolved with a Gaussian of its own standard deviation in pixels, above 0; zeros outside."""
-    place = torch.arange(GLYPH_SIZE, dtype=windows.dtype)
+    place = torch.arange(GLYPH_SIZE, dtype=windows.dtype, device=windows.device)
     kernel = torch.exp(-((place[:, None] - place) ** 2) / (2 * sigma[:, None, None] ** 2))
     kernel = kernel / kernel.sum(2).amax(1)[:, None, None]
     return kernel @ windows @ kernel

@@ -41,7 +41,7 @@ class Measurements:
         self.path = Path(folder) / f"{name}.json"
         self.rows: dict[str, dict[str, Any]] = {}
         if self.path.exists():
-            there = json.loads(self.path.read_text())
+            there = json.loads(self.path.read_text(encoding="utf-8"))
             if there["commit"] == self.about["commit"]:  # of other code they would be other numbers
                 self.rows = there["rows"]
 
@@ -56,13 +56,13 @@ class Measurements:
                 torch.cuda.empty_cache()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps({**self.about, "rows": self.rows}, indent=2)
-            write_whole(self.path, lambda path: Path(path).write_text(text + "\n"))
+            write_whole(self.path, lambda path: Path(path).write_text(text + "\n", encoding="utf-8"))
         return self.rows[key]
 
 
 def load_measurements(folder: str | Path = MEASUREMENTS) -> dict[str, dict[str, Any]]:
     """The measurements of a folder, by hardware: the content of its JSON files."""
-    records = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*.json"))]
     return {record["hardware"]: record for record in records}
 
 
@@ -107,7 +107,7 @@ def training(
     Returns:
         clips_per_second, operations_per_second (those that `training_cost` counts, whatever was computed in truth),
         start_seconds (the first step, compilation included), and memory_bytes: the peak on a GPU; on a CPU, and not for
-        a compiled network, what is kept for the backward pass.
+        a compiled network, what is kept for the backward pass. Of a network that cannot be compiled here: error.
     """
     device = torch.device(device)
     model = build(network, preset)
@@ -124,9 +124,9 @@ def training(
         nonlocal steps
         frames = clips.sample(batch_size, 0, steps * batch_size, device).frames
         steps += 1
+        optimizer.zero_grad(set_to_none=True)
         with autocast(device, "fp32" if way == "plain" else config.precision):
             loss, _ = objective(frames[:, :context], frames[:, context : context + horizon])
-        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
         optimizer.step()
@@ -139,7 +139,13 @@ def training(
         began = time.perf_counter()
         kept = _Kept()
         if how:
-            step(objective)
+            try:
+                step(objective)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and the rest must be measured
+                torch.compiler.reset()
+                return {"way": way, "error": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}
         else:
             with kept:
                 step(objective)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -39,3 +41,31 @@ def test_another_way_is_refused():
     context = compiled(fp.build("convlstm", "tiny"), "fast")
     with pytest.raises(ValueError, match="compile is 'fast'; expected one of False, True, default"):
         context.__enter__()
+
+
+MANY = """
+import torch
+import framepred as fp
+from framepred.compiled import compiled
+
+graphs = []
+
+def backend(graph, inputs):
+    graphs.append(graph)
+    return graph.forward
+
+compile = torch.compile
+torch.compile = lambda function, **options: compile(function, backend=backend, **options)
+context, target = torch.rand(2, 2, 1, 16, 16), torch.rand(2, 2, 1, 16, 16)
+for width in range(4, 24, 2):
+    model, before = fp.build("convlstm", "tiny", hidden=(width,)), len(graphs)
+    with compiled(model, "parts") as objective:
+        objective(context, target)
+    assert len(graphs) > before, width
+"""
+
+
+def test_parts_of_many_networks_are_all_compiled():
+    """PyTorch stops after eight forms of the same code, unless told otherwise; without the checks that tests switch on."""
+    done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -239,6 +239,13 @@ def test_built_from_a_seed_and_from_nothing_else():
     assert not torch.equal(a.head.weight, other.head.weight)
 
 
+def test_building_on_the_cpu_opens_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda *device: pytest.fail("it asked a GPU"))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("it seeded the GPUs"))
+    build("convlstm", "tiny")
+
+
 @pytest.mark.parametrize(
     ("network", "preset"), [(network, preset) for network in PRESETS for preset in PRESETS[network]]
 )
@@ -256,6 +263,14 @@ def test_unknown_names_list_the_known_ones():
         build("lstm")
     with pytest.raises(ValueError, match="unknown preset 'large' of convlstm; known: thesis, patched, book, tiny"):
         build("convlstm", "large")
+
+
+@pytest.mark.parametrize("network", ["convlstm", "vpn"])
+def test_sizes_of_nothing_are_refused(network):
+    with pytest.raises(ValueError, match="patch is 0; expected at least 1"):
+        build(network, "tiny", patch=0)
+    with pytest.raises(ValueError, match="hidden is empty"):
+        build("convlstm", "tiny", hidden=())
 
 
 good = torch.zeros(2, 4, 1, 32, 32)

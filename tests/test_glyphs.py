@@ -131,6 +131,7 @@ def test_blur_is_a_gaussian_filter():
             blur(window, torch.tensor([sigma]))[0], torch.from_numpy(expected), atol=1e-4, rtol=0
         )
     torch.testing.assert_close(blur(window, torch.tensor([0.05])), window)
+    assert blur(window.to("meta"), torch.ones(1, device="meta")).shape == window.shape  # wherever the tensors are
 
 
 def test_a_glyph_that_was_only_blurred_and_faded_is_matched_exactly(uci):

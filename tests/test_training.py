@@ -211,6 +211,12 @@ def test_unknown_choices_list_the_known_ones():
         autocast("cpu", "fp16")
 
 
+def test_parts_of_a_batch_and_cuda_graphs_exclude_each_other():
+    TrainConfig(batch_size=8, accumulate=2, compile="parts")
+    with pytest.raises(ValueError, match="compile='reduce-overhead' works with CUDA graphs.*use 'parts'"):
+        TrainConfig(batch_size=8, accumulate=2, compile="reduce-overhead")
+
+
 def test_clips_too_short_for_context_and_horizon_are_refused(clips, tmp_path):
     with pytest.raises(ValueError, match=r"clips have 5 frames; context 4 \+ horizon 2 need 6"):
         train(build("convlstm", "tiny"), clips, small(context=4), out=tmp_path / "run")

@@ -76,8 +76,8 @@ def build(network: str, preset: str = "thesis", seed: int = 0, **changes: Any) -
         raise ValueError(f"unknown network {network!r}; known: {', '.join(NETWORKS)}")
     if preset not in PRESETS[network]:
         raise ValueError(f"unknown preset {preset!r} of {network}; known: {', '.join(PRESETS[network])}")
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):  # by default it would open every GPU
+        torch.default_generator.manual_seed(seed)
         return NETWORKS[network](**{**PRESETS[network][preset], **changes})
 
 

@@ -136,3 +136,9 @@ def check_frames(frames: Tensor, name: str, divisor: int = 1) -> None:
     low, high = frames.aminmax()
     if not (low >= 0 and high <= 1):  # NaN fails too
         raise ValueError(f"{name} has values from {low:.4g} to {high:.4g}; expected [0, 1] and no NaN")
+
+
+def check_patch(patch: int) -> None:
+    """Raise a ValueError unless frames can be cut into patches of this side."""
+    if patch < 1:
+        raise ValueError(f"patch is {patch}; expected at least 1, for no patches")

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from framepred.models.base import Forecast, FramePredictor
+from framepred.models.base import Forecast, FramePredictor, check_patch
 from framepred.models.cell import ConvLSTMCell, State
 
 
@@ -40,6 +40,9 @@ class ConvLSTM(FramePredictor):
         output_bias: float = -3.0,
     ):
         super().__init__()
+        check_patch(patch)
+        if not hidden:
+            raise ValueError("hidden is empty; expected the channels of at least one cell")
         self.patch = self.divisor = patch
         widths = [patch**2, *hidden]
         self.cells = nn.ModuleList(

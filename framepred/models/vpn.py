@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from framepred.metrics import cross_entropy
 from framepred.models import wavefront
-from framepred.models.base import Forecast, FramePredictor
+from framepred.models.base import Forecast, FramePredictor, check_patch
 from framepred.models.cell import ConvLSTMCell, State
 from framepred.models.masked import MaskedConv2d, ResidualBlock
 
@@ -101,6 +101,7 @@ class VideoPixelNetwork(FramePredictor):
         output_bias: float = -3.0,
     ):
         super().__init__()
+        check_patch(patch)
         if hidden_channels % patch**2:
             raise ValueError(
                 f"hidden_channels is {hidden_channels}; with patch {patch} it must be a multiple of {patch**2}"

@@ -86,14 +86,18 @@ def test_notebook_trains_then_resumes_and_is_kept_and_the_run_is_evaluated(netwo
     assert again.count("there already") == len(shapes)
 
 
+def record_steps(folder):
+    record = read_record(folder)
+    return record["steps"] if record else 0
+
+
 @pytest.mark.slow
 def test_interrupt_ends_the_training_with_a_checkpoint_and_the_notebook_goes_on(tmp_path):
-    process = start(tmp_path, "convlstm", steps=100_000, **SMALL)
+    process = start(tmp_path, "convlstm", steps=100_000, checkpoint_minutes=0, **SMALL)
     folder = tmp_path / "runs" / "convlstm-tiny"
     deadline = time.monotonic() + 120
-    while not (folder / "checkpoints").exists() and time.monotonic() < deadline:
+    while record_steps(folder) == 0 and time.monotonic() < deadline:
         time.sleep(0.2)
-    time.sleep(2)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
@@ -109,6 +113,12 @@ def test_notebook_trains_in_two_processes(tmp_path):
     assert code == 0, output
     sessions = json.loads((tmp_path / "runs" / "convlstm-tiny" / "run.json").read_text())["sessions"]
     assert [session["processes"] for session in sessions] == [2]
+
+
+def test_notebook_that_failed_is_kept_in_the_folder_of_its_run(tmp_path):
+    code, output = run(tmp_path, "convlstm", steps=20, learning_rate=3e38, **SMALL)
+    assert code == 1 and "convlstm: RuntimeError: value cannot be converted" in output  # by the optimiser
+    assert "Traceback" in output and (tmp_path / "runs" / "convlstm-tiny" / "convlstm-failed.ipynb").is_file()
 
 
 def test_another_run_in_the_folder_is_left_alone(tmp_path):
