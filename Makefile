@@ -17,8 +17,11 @@ SITE := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 # Pages run in their own folders, so a relative path would not be found from there.
 ifdef FRAMEPRED_DATA
-export FRAMEPRED_DATA := $(abspath $(FRAMEPRED_DATA))
+override FRAMEPRED_DATA := $(shell $(PYTHON) -c "import os, sys; print(os.path.abspath(sys.argv[1]))" "$(FRAMEPRED_DATA)")
+export FRAMEPRED_DATA
 endif
+# Files are UTF-8, on Windows too.
+export PYTHONUTF8 := 1
 
 .PHONY: help env book serve pdf train evaluate throughput test slow bench lint links pairs exercises coursework registry readme lock clean
 

@@ -23,17 +23,21 @@ __version__ = "0.1.0"
 _LATER = {
     "evaluation": ("PROTOCOLS", "Scores", "evaluate", "predict"),
     "models": ("Forecast", "FramePredictor", "baselines", "build"),
+    "cost": (),
     "exercises": (),
     "figures": (),
     "glyphs": (),
     "literature": (),
     "matching": (),
+    "plain": (),
     "players": ("FlowPlayer", "FramePlayer"),
+    "plots": (),
     "published": ("published_runs",),
     "reporting": ("report",),
     "results": (),
     "runs": ("load",),
     "statistics": (),
+    "throughput": (),
     "training": ("TrainConfig", "train"),
 }
 
@@ -44,6 +48,10 @@ def __getattr__(name: str):
             found = importlib.import_module(f"framepred.{module}")
             return found if name == module else getattr(found, name)
     raise AttributeError(f"module 'framepred' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER, *__all__})
 
 
 __all__ = [

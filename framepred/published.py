@@ -17,7 +17,7 @@ CHECKOUT = Path(__file__).parent.parent / "book" / "runs"
 
 def registry() -> dict[str, str]:
     """SHA-256 of the files of the published runs, by "run/file"."""
-    lines = REGISTRY.read_text().split("\n")
+    lines = REGISTRY.read_text(encoding="utf-8").split("\n")
     return dict(line.split(" ") for line in lines if line)
 
 
@@ -55,7 +55,7 @@ def write_registry() -> None:
     """Bring `published.txt` up to date with the runs of the checkout."""
     paths = sorted(path for path in CHECKOUT.glob("*/*") if path.suffix in (".json", ".safetensors", ".csv", ".npz"))
     digests = {path.relative_to(CHECKOUT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    REGISTRY.write_text("".join(f"{key} {digest}\n" for key, digest in digests.items()))
+    REGISTRY.write_text("".join(f"{key} {digest}\n" for key, digest in digests.items()), encoding="utf-8")
 
 
 def _source() -> str:

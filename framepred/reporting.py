@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from framepred import figures, statistics
+from framepred.config import autocast
 from framepred.digits import load_digits
 from framepred.drift import drift_and_blur
 from framepred.evaluation import Scores, applicable, evaluate
@@ -342,5 +343,6 @@ def _predict(work: _Report, clips: Clips) -> torch.Tensor:
         rows = slice(start, start + work.batch_size)
         part = Clips(clips.frames[rows], clips.positions[rows], clips.glyphs[rows], clips.labels[rows])
         context, target = part.split()
-        parts.append(work.model.given(part)(context.to(device), target.shape[1]).logits.cpu())
+        with autocast(device, work.precision):
+            parts.append(work.model.given(part)(context.to(device), target.shape[1]).logits.cpu())
     return torch.cat(parts)

@@ -17,7 +17,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,11 @@ from framepred.published import published_folder, published_runs
 if TYPE_CHECKING:
     import pandas
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 FILES = ("config.json", "model.safetensors", "history.csv", "scores.npz", "samples.npz", "run.json")
 IDENTITY = ("network", "architecture", "parent", "training", "digits", "clips", "validation")  # of run.json
 PART = ".part"  # ends the names of files that are being written
@@ -49,20 +54,43 @@ def load(run: str | os.PathLike) -> FramePredictor:
 
     Raises:
         FileNotFoundError: if there is no such run, the message lists those there are; or if it has no weights.
-        ConnectionError: if it has to be downloaded and cannot.
+        ConnectionError: if a published run has to be downloaded and cannot.
+        ValueError: if the network is none of this package.
     """
     folder = run_folder(run)
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if config.get("network") not in NETWORKS:
         raise ValueError(
-            f"{folder / 'config.json'} names the network {config.get('network')!r}; known: {', '.join(NETWORKS)}"
+            f"{folder / 'config.json'} names the network {config.get('network')!r}; known: {', '.join(NETWORKS)}. "
+            f"A network of your own loads itself: MyNetwork.from_pretrained({str(folder)!r})"
         )
-    if not (folder / "model.safetensors").is_file():
+    _weights_of(folder)
+    with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where it reads from
+        return NETWORKS[config["network"]].from_pretrained(folder).eval()
+
+
+def load_weights(run: str | os.PathLike, model: FramePredictor) -> None:
+    """Give a network the weights of a run, as `run_folder` takes it: whatever its class, if they fit.
+
+    Raises:
+        FileNotFoundError: if there is no such run, or it has no weights.
+        ValueError: if they do not fit.
+    """
+    folder = run_folder(run)
+    try:
+        model.load_state_dict(load_file(_weights_of(folder)))
+    except RuntimeError as error:
+        network = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("network")
+        raise ValueError(f"the weights of {run} ({network}) do not fit this {model.network}: {error}") from error
+
+
+def _weights_of(folder: Path) -> Path:
+    path = folder / "model.safetensors"
+    if not path.is_file():
         raise FileNotFoundError(
             f"{folder} holds no weights: they were left out of the published run, or not yet written"
         )
-    with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where it reads from
-        return NETWORKS[config["network"]].from_pretrained(folder).eval()
+    return path
 
 
 def run_folder(run: str | os.PathLike) -> Path:
@@ -87,7 +115,13 @@ def run_folder(run: str | os.PathLike) -> Path:
 def _from_hub(repository: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    return Path(snapshot_download(repository, allow_patterns=["config.json", "model.safetensors"]))
+    try:
+        return Path(snapshot_download(repository, allow_patterns=["config.json", "model.safetensors"]))
+    except OSError as error:  # of the hub, or of the network
+        raise FileNotFoundError(
+            f"no run folder {repository!r} here, and the Hugging Face hub gave none ({error}); "
+            f"published runs: {', '.join(published_runs()) or 'none'}"
+        ) from error
 
 
 def describe(
@@ -151,6 +185,39 @@ def claim(folder: Path, run: dict[str, Any], may_differ: Collection[str] = ()) -
     return record
 
 
+@contextlib.contextmanager
+def held(folder: Path | None) -> Iterator[None]:
+    """Keep other processes from training in a folder as long as the context lasts, or this process lives.
+
+    Where folders cannot be locked, as on Windows and some network file systems, nobody is kept away.
+
+    Raises:
+        FileExistsError: if another process holds the folder.
+    """
+    if folder is None or fcntl is None:
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # `claim` will say what is wrong
+        yield
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise FileExistsError(
+            f"another process is training in {folder}; wait until it has ended, or choose another folder"
+        ) from error
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        os.close(handle)  # which unlocks it
+
+
 def save_run(
     folder: Path,
     model: FramePredictor,
@@ -165,7 +232,7 @@ def save_run(
     for name in ("scores.npz", "samples.npz"):
         (folder / name).unlink(missing_ok=True)
     config = json.dumps(_plain({"network": model.network, **model.arguments}), indent=2)
-    write_whole(folder / "config.json", lambda path: Path(path).write_text(config + "\n"))
+    write_whole(folder / "config.json", lambda path: Path(path).write_text(config + "\n", encoding="utf-8"))
     _save_weights(folder, weights)
     write_whole(folder / "history.csv", lambda path: history.to_csv(path, index=False))
     write_record(folder, {**record, "test_sets": {}})
@@ -183,9 +250,11 @@ def publish(run: str | os.PathLike, to: str | os.PathLike, precision: str = "fp1
     Raises:
         FileNotFoundError: if `run` is no run folder, or has no weights yet.
         FileExistsError: if `to` holds something else.
-        ValueError: if a weight is too large for float16.
+        ValueError: if a weight is too large for float16, or `to` is the run's own folder.
     """
     run, to = Path(run), Path(to)
+    if to.resolve() == run.resolve():
+        raise ValueError(f"to is the run's own folder, {run}; choose another for the copy")
     dtypes = {"fp16": torch.float16, "bf16": torch.bfloat16}
     if precision not in dtypes:
         raise ValueError(f"unknown precision {precision!r}; known: {', '.join(dtypes)}")
@@ -289,9 +358,10 @@ def provenance(device: torch.device) -> dict[str, Any]:
         else f"{_cpu_name()}, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"
     )
     names = ("torch", "numpy", "accelerate")
+    ours = _git("ls-files", "--error-unmatch", Path(__file__).name) is not None  # and not of whatever lies around us
     return {
-        "commit": _git("rev-parse", "HEAD") or os.environ.get("FRAMEPRED_COMMIT"),
-        "modified": bool(_git("status", "--porcelain", "--", ".")),
+        "commit": (_git("rev-parse", "HEAD") if ours else None) or os.environ.get("FRAMEPRED_COMMIT"),
+        "modified": ours and bool(_git("status", "--porcelain", "--", ".")),
         "versions": {
             "framepred": __version__,  # also where it is not installed, but on the path
             **{name: version(name) for name in names},
@@ -311,7 +381,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         record["network"], record["training"]
     except (ValueError, TypeError, KeyError) as error:
         raise FileExistsError(f"{path} was not written by framepred; choose another folder") from error
@@ -321,7 +391,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write `run.json`."""
     text = json.dumps(_plain(record), indent=2)
-    write_whole(Path(folder) / "run.json", lambda path: Path(path).write_text(text + "\n"))
+    write_whole(Path(folder) / "run.json", lambda path: Path(path).write_text(text + "\n", encoding="utf-8"))
 
 
 def write_whole(path: Path, write: Callable[[str], Any]) -> None:

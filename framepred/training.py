@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +29,11 @@ from framepred.config import MAY_CHANGE, OPTIMIZERS, SCHEDULES, TrainConfig, aut
 from framepred.metrics import cross_entropy
 from framepred.models.base import FramePredictor
 from framepred.moving import MovingDigits, _send, _uniform
-from framepred.runs import claim, describe, load, load_history, provenance, save_run, sweep
+from framepred.runs import claim, describe, held, load_history, load_weights, provenance, save_run, sweep
 
 if TYPE_CHECKING:
     import pandas
+    from accelerate import PartialState
 
 __all__ = ["OPTIMIZERS", "SCHEDULES", "TrainConfig", "autocast", "learning_rate", "train"]
 
@@ -57,7 +59,8 @@ class Progress:
     def stale(self) -> int:
         """Validations since the best one."""
         best = self.best["step"] if self.best else math.inf
-        return sum(row["step"] > best and not math.isnan(row["validation_nats"]) for row in self.rows)
+        since = itertools.takewhile(lambda row: row["step"] > best, reversed(self.rows))  # asked after every step
+        return sum(not math.isnan(row["validation_nats"]) for row in since)
 
     def row(self, config: TrainConfig, validation_nats: float = math.nan) -> dict[str, Any]:
         """What the recent steps add to the history."""
@@ -126,12 +129,12 @@ def train(
 
     Raises:
         ValueError: if clips, config and processes do not fit, or if `out` holds a run that differs (it says where).
-        FileExistsError: if `out` holds something else.
+        FileExistsError: if `out` holds something else, or another process is training there.
         FloatingPointError: when loss or gradient are no longer finite; it names step, clips and last checkpoint.
         OSError: if a checkpoint cannot be written; the one before is whole.
     """
     from accelerate import PartialState
-    from accelerate.utils import broadcast, parse_flag_from_env
+    from accelerate.utils import parse_flag_from_env
 
     began = time.perf_counter()
     if PartialState._shared_state and PartialState().num_processes != int(os.environ.get("WORLD_SIZE", "1")):
@@ -140,11 +143,30 @@ def train(
     n_processes, rank = processes.num_processes, processes.process_index
     _check(model, clips, config, validation, n_processes)
     device = processes.device if n_processes > 1 else next(model.parameters()).device
+    folder = None if out is None else Path(out)
+    with held(folder if rank == 0 else None):
+        return _train(model, clips, config, folder, progress, validation, warm_start, processes, device, began)
+
+
+def _train(
+    model: FramePredictor,
+    clips: MovingDigits,
+    config: TrainConfig,
+    out: Path | None,
+    progress: bool,
+    validation: MovingDigits | None,
+    warm_start: str | os.PathLike | None,
+    processes: PartialState,
+    device: torch.device,
+    began: float,
+) -> pandas.DataFrame:
+    from accelerate.utils import broadcast
+
+    n_processes, rank = processes.num_processes, processes.process_index
 
     # What the folder holds: nothing, or this run.
     done, record, checkpoint = Progress(), None, None
     if out is not None:
-        out = Path(out)
         parent = None if warm_start is None else Path(warm_start).name
         run = describe(model, clips, dataclasses.asdict(config), validation, parent)
         with processes.main_process_first():
@@ -154,7 +176,7 @@ def train(
         if checkpoint is None and record is not None and record["steps"] > 0:
             if record["steps"] < config.steps:
                 raise ValueError(f"{out} has no checkpoint to go on from; give another out, and this one as warm_start")
-            _copy_weights(load(out), model, out)
+            load_weights(out, model)
             return load_history(out)
 
     # The weights, their average and the optimiser: as they are, from another run, or from the checkpoint.
@@ -162,7 +184,7 @@ def train(
     if config.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if warm_start is not None and checkpoint is None:
-        _copy_weights(load(warm_start), model, warm_start)
+        load_weights(warm_start, model)
     if n_processes > 1:
         broadcast([parameter.data for parameter in model.parameters()])
     optimizer = OPTIMIZERS[config.optimizer](model.parameters(), lr=config.learning_rate)
@@ -301,6 +323,17 @@ def _fed_back(config: TrainConfig, step: int, start: int, target: Tensor) -> dic
 def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     # One operation on all of them: on a GPU each by itself would cost a launch.
     get_ema_multi_avg_fn(decay)(list(average.parameters()), list(model.parameters()), 0)
+    # What a layer notes of its inputs, such as the means of a batch norm, is an average already.
+    for ours, theirs in zip(_notes(average), _notes(model), strict=True):
+        ours.copy_(theirs)
+
+
+def _notes(model: nn.Module) -> Iterator[Tensor]:
+    """The buffers that are saved with the weights; the others are constants."""
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                yield buffer
 
 
 def _mean_over_processes(tensors: list[Tensor]) -> None:
@@ -359,15 +392,6 @@ def _check(
         raise ValueError("validation shows test digits; they are not for choosing weights. Use split='validation'")
     if validation is not None and validation.digits.digest == clips.digits.digest:
         raise ValueError("validation shows the digits trained on; use held-out ones, such as split='validation'")
-
-
-def _copy_weights(source: FramePredictor, model: FramePredictor, name: str | os.PathLike) -> None:
-    try:
-        model.load_state_dict(source.state_dict())
-    except RuntimeError as error:
-        raise ValueError(
-            f"the weights of {name} ({source.network}) do not fit this {model.network}: {error}"
-        ) from error
 
 
 def _check_finite(done: Progress, config: TrainConfig, out: Path | None) -> None:

@@ -25,6 +25,10 @@ def test_public_names_exist_and_are_listed_once():
     assert all(hasattr(framepred, name) for name in framepred.__all__)
 
 
+def test_completion_offers_what_is_imported_later():
+    assert {*framepred.__all__, *framepred._LATER} <= set(dir(framepred))
+
+
 def test_names_that_the_design_promises_are_public():
     promised = "load_digits MovingDigits test_set build load train TrainConfig evaluate cross_entropy entropy_floor"
     assert set(promised.split()) <= set(framepred.__all__)

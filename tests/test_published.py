@@ -8,6 +8,7 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import huggingface_hub
 import pytest
 
 import framepred as fp
@@ -103,3 +104,12 @@ def test_files_come_from_the_commit_that_was_installed_or_the_tag_of_the_release
 def test_a_run_that_does_not_exist_is_answered_with_those_that_do():
     with pytest.raises(FileNotFoundError, match=RUN):
         runs.run_folder("convlstm-bok")
+
+
+def test_a_name_with_a_slash_that_is_no_repository_is_answered_too(monkeypatch):
+    def offline(*args, **named):
+        raise OSError("no connection")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(FileNotFoundError, match=rf"no run folder 'results/typo' here, and .*no connection.*{RUN}"):
+        fp.load("results/typo")

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import framepred
 from framepred import checkpoints, runs, training
 from framepred.checkpoints import list_checkpoints
 from framepred.digits import load_digits
-from framepred.models import build
+from framepred.models import Forecast, FramePredictor, build
 from framepred.moving import MovingDigits
 from framepred.training import TrainConfig, learning_rate, train
 
@@ -282,12 +283,16 @@ fp.train(fp.build("convlstm", "tiny"), clips, fp.TrainConfig(**SMALL, checkpoint
 """
 
 
+no_sigkill = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGKILL")
+
+
 def child(*arguments):
     script = CHILD.replace("**SHAPE", f"**{SHAPE}").replace("**SMALL", f"**{SMALL}")
     done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
+@no_sigkill
 def test_run_killed_while_it_writes_a_checkpoint_resumes_from_the_one_before(clips, tmp_path, straight):
     child("half written", 4, tmp_path)
     assert len(list((tmp_path / "checkpoints").glob(".*.part"))) == 1
@@ -298,6 +303,7 @@ def test_run_killed_while_it_writes_a_checkpoint_resumes_from_the_one_before(cli
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
 
 
+@no_sigkill
 @pytest.mark.slow
 def test_run_killed_again_and_again_is_the_same_in_the_end(clips, tmp_path, straight):
     for how, nth in [
@@ -315,6 +321,7 @@ def test_run_killed_again_and_again_is_the_same_in_the_end(clips, tmp_path, stra
     assert_same(weights(framepred.load(tmp_path)), straight[0])
 
 
+@no_sigkill
 def test_run_killed_after_its_last_checkpoint_has_a_whole_folder_after_the_next_call(clips, tmp_path, straight):
     child("named", 7, tmp_path)
     assert record(tmp_path)["steps"] == 5
@@ -597,6 +604,57 @@ def test_parts_must_be_equal(clips):
         training._check(build("convlstm", "tiny"), clips, small(batch_size=6, accumulate=2), None, 2)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
+def test_folder_in_which_another_process_trains_is_left_alone(clips, tmp_path, no_work):
+    with runs.held(tmp_path), pytest.raises(FileExistsError, match=f"another process is training in {tmp_path}; wait"):
+        train(build("convlstm", "tiny"), clips, small(), out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_learning_rate_may_come_from_numpy(clips, tmp_path):
+    rate = np.logspace(-4, -2, 3)[1]
+    train(build("convlstm", "tiny"), clips, small(steps=2, learning_rate=rate, schedule="constant"), out=tmp_path)
+    history = train(build("convlstm", "tiny"), clips, small(learning_rate=rate, schedule="constant"), out=tmp_path)
+    assert history["step"].iloc[-1] == 6 and [s["from_step"] for s in record(tmp_path)["sessions"]] == [0, 2]
+
+
+# --- a network of one's own ------------------------------------------------------------------------------------------
+
+
+class Own(FramePredictor):
+    """Notes what it sees, as layers with a batch norm do."""
+
+    network = "own"
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 1, 3, padding=1))
+
+    def forecast(self, context, horizon, truth=None, truth_mask=None):
+        return Forecast(self.layer(context[:, -1])[:, None].expand(-1, horizon, -1, -1, -1))
+
+
+def test_averaged_weights_come_with_what_the_layers_noted(clips):
+    model = Own()
+    train(model, clips, small(ema=0.9))
+    assert model.layer[0].num_batches_tracked == 6 and model.layer[0].running_mean > 0
+
+
+def test_network_of_ones_own_starts_warm_and_is_read_again_when_finished(clips, tmp_path):
+    first, second = Own(), Own()
+    train(first, clips, small(), out=tmp_path / "first")
+    train(
+        second, clips, small(steps=1, learning_rate=1e-9, seed=1), out=tmp_path / "2nd", warm_start=tmp_path / "first"
+    )
+    torch.testing.assert_close(second.layer[1].weight, first.layer[1].weight, rtol=0, atol=1e-6)
+    shutil.rmtree(tmp_path / "first" / "checkpoints")
+    again = Own()
+    train(again, clips, small(), out=tmp_path / "first")
+    assert_same(weights(again), weights(first))
+    with pytest.raises(ValueError, match=r"names the network 'own'.*MyNetwork.from_pretrained\('.*first'\)"):
+        framepred.load(tmp_path / "first")
+
+
 # --- what a run leaves behind ----------------------------------------------------------------------------------------
 
 
@@ -615,6 +673,18 @@ def test_run_says_where_it_came_from(finished):
     assert {"framepred", "torch", "numpy", "python"} <= set(run["versions"]) and "commit" in run and run["hardware"]
     assert len(run["digits"]["sha256"]) == 64 and run["clips"]["frame_size"] == 32
     assert str(finished.parent) not in (finished / "run.json").read_text()
+
+
+def test_commit_is_that_of_this_code_and_of_no_repository_around_it(tmp_path, monkeypatch):
+    package = tmp_path / ".venv" / "framepred"
+    package.mkdir(parents=True)
+    (package / "runs.py").touch()
+    for command in ("init -q", "-c user.name=a -c user.email=a@b commit -q --allow-empty -m first"):
+        subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
+    monkeypatch.setattr(runs, "__file__", str(package / "runs.py"))
+    monkeypatch.setenv("FRAMEPRED_COMMIT", "that of this code")
+    found = runs.provenance(torch.device("cpu"))
+    assert (found["commit"], found["modified"]) == ("that of this code", False)
 
 
 def test_preset_is_named_only_where_it_is_one(clips):
@@ -661,6 +731,10 @@ def test_published_run_loads_with_weights_rounded_to_half_precision(precision, f
 
 
 def test_publishing_refuses_what_it_cannot_do(finished, tmp_path):
+    before = sorted(finished.iterdir())
+    with pytest.raises(ValueError, match="to is the run's own folder"):
+        runs.publish(finished, finished / ".." / finished.name)
+    assert sorted(finished.iterdir()) == before
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="holds something else"):

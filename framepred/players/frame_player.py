@@ -53,7 +53,7 @@ class FramePlayer(Player):
         if not rows:
             raise ValueError("no rows; expected at least one name with its frames")
         self.rows = {str(name): _data.grey(name, frames) for name, frames in rows.items()}
-        if isinstance(context, int):
+        if isinstance(context, int | np.integer):
             n_context = context
         else:
             before = _data.grey("context", context)
