@@ -45,7 +45,8 @@ class Scores:
 
 def applicable(model: FramePredictor) -> list[str]:
     """The protocols that apply to a network: only one that predicts pixel after pixel can be teacher-forced."""
-    return [protocol for protocol in PROTOCOLS if protocol != "teacher-forced" or hasattr(model, "teacher_forced")]
+    applies = {"rollout": True, "one-step": model.one_step, "teacher-forced": hasattr(model, "teacher_forced")}
+    return [protocol for protocol in PROTOCOLS if applies[protocol]]
 
 
 def predict(model: FramePredictor, context: Tensor, target: Tensor, protocol: str = "rollout") -> Forecast:

@@ -386,6 +386,8 @@ def _check(
         raise ValueError(
             f"batch_size {config.batch_size} cannot be cut into equal parts for {processes} processes × {config.accumulate} (accumulate)"
         )
+    if config.feedback != "own" and not model.one_step:
+        raise ValueError(f"feedback is {config.feedback!r}, but {model.network} has no one-step form; use 'own'")
     if validation is None and config.patience:
         raise ValueError(f"patience is {config.patience}, but without validation nothing is measured to stop by")
     if validation is not None and validation.digits.split == "test":

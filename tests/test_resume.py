@@ -20,6 +20,7 @@ import framepred
 from framepred import checkpoints, runs, training
 from framepred.checkpoints import list_checkpoints
 from framepred.digits import load_digits
+from framepred.evaluation import applicable
 from framepred.models import Forecast, FramePredictor, build
 from framepred.moving import MovingDigits
 from framepred.training import TrainConfig, learning_rate, train
@@ -625,6 +626,7 @@ class Own(FramePredictor):
     """Notes what it sees, as layers with a batch norm do."""
 
     network = "own"
+    one_step = False
 
     def __init__(self):
         super().__init__()
@@ -632,6 +634,15 @@ class Own(FramePredictor):
 
     def forecast(self, context, horizon, truth=None, truth_mask=None):
         return Forecast(self.layer(context[:, -1])[:, None].expand(-1, horizon, -1, -1, -1))
+
+
+def test_network_without_a_one_step_form_is_not_asked_for_one(clips, no_work):
+    context, target = torch.zeros(1, 3, 1, 32, 32), torch.zeros(1, 2, 1, 32, 32)
+    assert applicable(Own()) == ["rollout"]
+    with pytest.raises(ValueError, match="truth was given, but own predicts all frames at once"):
+        framepred.predict(Own(), context, target, "one-step")
+    with pytest.raises(ValueError, match="feedback is 'scheduled', but own has no one-step form; use 'own'"):
+        train(Own(), clips, small(feedback="scheduled"))
 
 
 def test_averaged_weights_come_with_what_the_layers_noted(clips):

@@ -34,12 +34,13 @@ class Forecast:
 class FramePredictor(nn.Module, PyTorchModelHubMixin, abc.ABC):
     """Base class of the networks.
 
-    A subclass sets `network`, its name, and `divisor`, of which frame sizes must be multiples, and implements
-    `forecast`. Saving and loading come with it: `model.save_pretrained(folder)` writes the weights (safetensors) and the
+    A subclass sets `network`, its name; `divisor`, of which frame sizes must be multiples; and `one_step` to False if it
+    cannot predict each frame from the true frames before it. It implements `forecast`. Saving and loading come with it: `model.save_pretrained(folder)` writes the weights (safetensors) and the
     arguments of `__init__` (JSON); `from_pretrained` reads a folder or a repository of the Hugging Face hub.
     """
 
     network: ClassVar[str]
+    one_step: ClassVar[bool] = True
     divisor: int = 1
 
     def forward(
@@ -60,7 +61,8 @@ class FramePredictor(nn.Module, PyTorchModelHubMixin, abc.ABC):
             A forecast whose logits are float32 whatever the precision of the parameters.
 
         Raises:
-            ValueError: for frames of another shape, outside [0, 1] or NaN, and for a horizon below 1.
+            ValueError: for frames of another shape, outside [0, 1] or NaN, for a horizon below 1, and for `truth` if the
+                network has no one-step form.
         """
         self.check(context, horizon, truth)
         return self.forecast(context, horizon, truth)
@@ -100,6 +102,8 @@ class FramePredictor(nn.Module, PyTorchModelHubMixin, abc.ABC):
             raise ValueError(f"horizon is {horizon}; expected at least 1 frame to predict")
         check_frames(context, "context", self.divisor)
         if truth is not None:
+            if not self.one_step:
+                raise ValueError(f"truth was given, but {self.network} predicts all frames at once; leave it out")
             check_frames(truth, "truth", self.divisor)
             expected = (len(context), horizon, *context.shape[2:])
             if truth.shape != expected:
