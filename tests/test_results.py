@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from framepred import published, results, runs
+from framepred.cost import operations_per_clip
+from framepred.models import build
 from framepred.moving import MovingDigits
 
 RUN = "convlstm-book"
@@ -64,10 +66,37 @@ def test_shown_runs_are_the_best_of_each_network_that_has_one(three_runs):
     assert results.shown_runs() == {"ConvLSTM": "b"}
 
 
-def test_networks_are_those_whose_weights_are_here(three_runs, tmp_path):
+def test_networks_are_those_whose_weights_are_here(three_runs, tmp_path, capsys):
     assert {label: model.network for label, model in results.networks().items()} == {"ConvLSTM": "convlstm"}
+    assert capsys.readouterr().out == ""
     (tmp_path / "a" / "model.safetensors").unlink()
     assert list(results.networks({"without weights": "a", "third": "c"})) == ["third"]
+    assert capsys.readouterr().out == "without weights: a comes without its weights\n"
+
+
+def test_the_best_run_that_can_be_run_stands_in_for_one_without_weights(three_runs, tmp_path, capsys):
+    assert results.live_runs() == {"ConvLSTM": "b"}
+    (tmp_path / "b" / "model.safetensors").unlink()
+    assert results.live_runs() == {"ConvLSTM": "a"}
+    assert capsys.readouterr().out == "ConvLSTM: b comes without its weights; a predicts in its place\n"
+    assert results.shown_runs() == {"ConvLSTM": "b"}  # whose scores are there to show
+    assert "run-a" in results.shown_table(runs=results.live_runs()).data
+
+
+def test_a_network_too_large_for_a_page_gives_way_to_a_smaller_run_or_is_left_out(three_runs, monkeypatch, capsys):
+    operations = {"a": 2e12, "b": 3e12, "c": 1e12}
+    monkeypatch.setattr(results, "_operations", lambda folder: operations[folder.name])
+    assert results.live_runs(most_operations=1.5e12) == {"ConvLSTM": "c"}
+    assert capsys.readouterr().out == "ConvLSTM: b is too large to run in a page; c predicts in its place\n"
+    assert list(results.networks({"first": "a", "third": "c"}, most_operations=1.5e12)) == ["third"]
+    assert capsys.readouterr().out == "first: a is too large to run in a page\n"
+    assert results.networks() == {}
+    assert "no other run of the network can predict here" in capsys.readouterr().out
+
+
+def test_what_a_page_can_run_lies_between_the_patched_and_the_full_convlstm():
+    small, large = (operations_per_clip(build("convlstm", preset)) for preset in ("patched", "thesis"))
+    assert small < results.MOST_OPERATIONS / 2 and large > 2 * results.MOST_OPERATIONS
 
 
 def test_errors_are_those_of_the_shown_runs_or_of_those_named(three_runs):
