@@ -16,6 +16,7 @@ import pandas as pd
 from framepred.config import MAY_CHANGE
 from framepred.cost import operations_per_clip
 from framepred.models import NETWORKS, FramePredictor
+from framepred.moving import _shuffled
 from framepred.published import published_runs
 from framepred.runs import IDENTITY, load, load_history, load_scores, read_record, run_folder
 
@@ -130,14 +131,32 @@ def history(run: str, kept: bool = False) -> pd.DataFrame:
     """
     record, own = read_record(run_folder(run)), load_history(run_folder(run))
     assert record is not None  # published runs have one
-    if kept and record["best"]:
-        own = own[own["step"] <= record["best"]["step"]].copy()
+    if kept:
+        own = _until_kept(own, record)
     if record["parent"] not in published_runs():
         return own
     before = history(record["parent"], kept=True)
     for counted in ("step", "clips", "seconds"):
         own[counted] += before[counted].iloc[-1]
     return pd.concat([before, own], ignore_index=True)
+
+
+def times_shown(run: str, n_digits: int) -> np.ndarray:
+    """How often the weights of a published run were shown each training digit, (n_digits,), those of its parents included.
+
+    Within a run every digit is shown once before any is shown again. A run that started from another's weights has a seed
+    and so an order of its own, and meets some digits that its parent has met.
+
+    Args:
+        n_digits: in the training split, such as 55,000 of MNIST.
+    """
+    record = read_record(run_folder(run))
+    assert record is not None  # published runs have one
+    clips = int(_until_kept(load_history(run_folder(run)), record)["clips"].iloc[-1])
+    passes, begun = divmod(clips * record["clips"]["n_digits"], n_digits)
+    times = np.full(n_digits, passes)
+    times[_shuffled(n_digits, record["training"]["seed"], passes)[:begun]] += 1
+    return times + times_shown(record["parent"], n_digits) if record["parent"] in published_runs() else times
 
 
 def repeats(run: str) -> list[str]:
@@ -190,6 +209,11 @@ def _from_best_to_worst(network: str) -> list[str]:
         if "mnist-2/rollout" in scores:
             errors[name] = scores["mnist-2/rollout"].mean()
     return sorted(errors, key=errors.__getitem__)
+
+
+def _until_kept(own: pd.DataFrame, record: dict) -> pd.DataFrame:
+    """A run's own history up to the step whose weights it has kept."""
+    return own[own["step"] <= record["best"]["step"]].copy() if record["best"] else own
 
 
 def _network(run: str) -> str:

@@ -134,6 +134,23 @@ def test_history_goes_back_to_the_first_weights_by_way_of_those_that_were_kept(t
     assert results.history("b", kept=True)["step"].iloc[-1] == 2 * best
 
 
+def test_times_shown_counts_the_glyphs_of_the_clips_that_a_run_and_its_parent_were_trained_on(
+    three_runs, tmp_path, uci
+):
+    clips = MovingDigits(uci)
+    expected = np.zeros(len(uci), int)
+    for name, changes, best in (("a", {"parent": None}, 90), ("b", {"parent": "a"}, 120)):
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        record["training"]["seed"] = best
+        record["best"]["step"] = best
+        (tmp_path / name / "run.json").write_text(json.dumps({**record, **changes}))
+        trained_on = clips.sample(best * record["training"]["batch_size"], seed=best).glyphs
+        same = (trained_on.flatten(0, 1)[:, None] == uci.images).flatten(2).all(2)
+        expected += same.sum(0).numpy()
+        assert results.times_shown(name, len(uci)).tolist() == expected.tolist()
+    assert expected.max() > 1
+
+
 def test_table_links_each_run_to_its_record(three_runs):
     html = results.shown_table().data
     assert 'href="../appendix/runs.html#run-b"' in html and "ConvLSTM" in html
