@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import framepred as fp
-from framepred.runs import load_samples, run_folder
+from framepred.runs import load_samples, read_record, run_folder
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -25,20 +25,30 @@ NAMES = {"ConvLSTM": "ConvLSTM", "spatio-temporal": "spatio-temporal autoencoder
 
 
 def table() -> str:
-    """Rollout errors on the MNIST test digits: the thesis' and ours, each network's with the run that has it."""
+    """Rollout errors on the MNIST test digits: the thesis' and ours, each network's with the run that has it and its cost."""
     thesis = fp.literature.published("rollout").query("cite == 'feist2021' and test_set == 'own'")
     thesis = thesis.set_index("network")["nats"]
     errors = fp.results.errors("mnist-2", "rollout")
-    lines = ["| network | thesis | ours | first frame | tenth frame | run |", "| --- | --: | --: | --: | --: | --- |"]
+    lines = [
+        "| network | thesis | ours | first frame | tenth frame | parameters | hours | run |",
+        "| --- | --: | --: | --: | --: | --: | --: | --- |",
+    ]
+    hardware: dict[str, None] = {}  # a set that keeps its order
     for label, run in fp.results.shown_runs().items():
         nats = errors[label]
-        numbers = (f"{value:.1f}" for value in (thesis[label], nats.mean(), nats[:, 0].mean(), nats[:, -1].mean()))
+        record = read_record(run_folder(run))
+        assert record is not None  # published runs have one
+        hardware[record["hardware"]] = None
+        hours = fp.results.history(run, kept=True)["seconds"].iloc[-1] / 3600
+        errors_of_run = (thesis[label], nats.mean(), nats[:, 0].mean(), nats[:, -1].mean())
+        numbers = [*(f"{value:.1f}" for value in errors_of_run), f"{record['parameters']:,}", f"{hours:.1f}"]
         lines.append(f"| {NAMES[label]} | {' | '.join(numbers)} | [`{run}`](book/runs/{run}) |")
     counts = {len(nats) for nats in errors.values()}
     few = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
     note = (
         f"Nats per frame on two digits of MNIST's test part, ten frames predicted from ten (*rollout*), on {few} clips; less is better, "
-        f"and no predictor can be below the floor, about 86."
+        f"and no predictor can be below the floor, about 86. Hours of training, of the run and of those that it started from, "
+        f"on: {'; '.join(hardware)}."
     )
     return "\n".join([*lines, "", note])
 

@@ -7,16 +7,22 @@ Runs that were made to answer another question, on other clips or with other ker
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from framepred.config import MAY_CHANGE
+from framepred.cost import operations_per_clip
 from framepred.models import NETWORKS, FramePredictor
+from framepred.moving import _shuffled
 from framepred.published import published_runs
 from framepred.runs import IDENTITY, load, load_history, load_scores, read_record, run_folder
 
 CLIPS = {"n_digits": 2, "n_frames": 20, "frame_size": 64, "speed": 0.1, "acceleration": 0.0}  # of the thesis
+# A network whose training takes so many operations a clip predicts a clip within about a second on two CPU cores.
+MOST_OPERATIONS = 0.5e12
 LABELS = {"convlstm": "ConvLSTM", "spatiotemporal": "spatio-temporal", "vpn": "VPN"}
 
 
@@ -43,14 +49,9 @@ def best_run(network: str) -> str:
     Raises:
         LookupError: if no such run of the network has been scored on "mnist-2".
     """
-    errors = {}
-    for name in comparable_runs(network):
-        scores = load_scores(run_folder(name))
-        if "mnist-2/rollout" in scores:
-            errors[name] = scores["mnist-2/rollout"].mean()
-    if not errors:
+    if not (ranked := _from_best_to_worst(network)):
         raise LookupError(f"no published run of {network!r} has scores for mnist-2/rollout")
-    return min(errors, key=errors.__getitem__)
+    return ranked[0]
 
 
 def shown_runs() -> dict[str, str]:
@@ -64,17 +65,46 @@ def shown_runs() -> dict[str, str]:
     return runs
 
 
-def networks(runs: Mapping[str, str] | None = None) -> dict[str, FramePredictor]:
-    """The trained networks by label, ready to predict; those of the shown runs unless told.
+def live_runs(most_operations: float = MOST_OPERATIONS) -> dict[str, str]:
+    """The runs whose networks a page can run, by label: the shown run, or else the best of its network that can be run.
 
-    A run whose weights were not published, or cannot be downloaded here, is left out: its scores can still be shown.
+    A run cannot be if it comes without its weights, or is so large that readers would wait for minutes. A line says which
+    run stands in for it, or that none does, and its network is left out.
+
+    Args:
+        most_operations: for training on one clip, as `operations_per_clip` counts them.
     """
+    runs = {}
+    for label, shown in shown_runs().items():
+        others = [run for run in _from_best_to_worst(_network(shown)) if run != shown]
+        run = next((run for run in (shown, *others) if _hindrance(run, most_operations) is None), None)
+        if run != shown:
+            instead = f"{run} predicts in its place" if run else "and no other run of the network can predict here"
+            print(f"{label}: {shown} {_hindrance(shown, most_operations)}; {instead}")
+        if run is not None:
+            runs[label] = run
+    return runs
+
+
+def networks(
+    runs: Mapping[str, str] | None = None, most_operations: float = MOST_OPERATIONS
+) -> dict[str, FramePredictor]:
+    """The trained networks by label, ready to predict in a page; those of `live_runs` unless told.
+
+    Of the runs that were named, one that cannot be run is left out, and a line says why: its scores can still be shown.
+
+    Args:
+        runs: names of published runs, or run folders, by label.
+        most_operations: see `live_runs`.
+    """
+    if runs is None:
+        runs = live_runs(most_operations)
     loaded = {}
-    for label, run in (shown_runs() if runs is None else runs).items():
-        try:
+    for label, run in runs.items():
+        if (reason := _hindrance(run, most_operations)) is None:
             loaded[label] = load(run)
-        except (FileNotFoundError, ConnectionError):
-            continue
+        else:
+            print(f"{label}: {run} {reason}")
     return loaded
 
 
@@ -101,14 +131,32 @@ def history(run: str, kept: bool = False) -> pd.DataFrame:
     """
     record, own = read_record(run_folder(run)), load_history(run_folder(run))
     assert record is not None  # published runs have one
-    if kept and record["best"]:
-        own = own[own["step"] <= record["best"]["step"]].copy()
+    if kept:
+        own = _until_kept(own, record)
     if record["parent"] not in published_runs():
         return own
     before = history(record["parent"], kept=True)
     for counted in ("step", "clips", "seconds"):
         own[counted] += before[counted].iloc[-1]
     return pd.concat([before, own], ignore_index=True)
+
+
+def times_shown(run: str, n_digits: int) -> np.ndarray:
+    """How often the weights of a published run were shown each training digit, (n_digits,), those of its parents included.
+
+    Within a run every digit is shown once before any is shown again. A run that started from another's weights has a seed
+    and so an order of its own, and meets some digits that its parent has met.
+
+    Args:
+        n_digits: in the training split, such as 55,000 of MNIST.
+    """
+    record = read_record(run_folder(run))
+    assert record is not None  # published runs have one
+    clips = int(_until_kept(load_history(run_folder(run)), record)["clips"].iloc[-1])
+    passes, begun = divmod(clips * record["clips"]["n_digits"], n_digits)
+    times = np.full(n_digits, passes)
+    times[_shuffled(n_digits, record["training"]["seed"], passes)[:begun]] += 1
+    return times + times_shown(record["parent"], n_digits) if record["parent"] in published_runs() else times
 
 
 def repeats(run: str) -> list[str]:
@@ -127,16 +175,17 @@ def repeats(run: str) -> list[str]:
     return sorted(name for name in published_runs() if name == run or apart_from_the_seed(name) == wanted)
 
 
-def shown_table(to_appendix: str = "../appendix"):
-    """For a page: the shown runs, each linked to its record, with the clips that its weights have seen and where.
+def shown_table(to_appendix: str = "../appendix", runs: Mapping[str, str] | None = None):
+    """For a page: its runs, each linked to its record, with the clips that its weights have seen and where.
 
     Args:
         to_appendix: the way from the page's folder to that of the page "Runs".
+        runs: names of published runs by label; the shown ones unless told.
     """
     from IPython.display import HTML
 
     rows = {}
-    for label, run in shown_runs().items():
+    for label, run in (shown_runs() if runs is None else runs).items():
         record = read_record(run_folder(run))
         assert record is not None  # published runs have one
         rows[label] = {
@@ -147,3 +196,44 @@ def shown_table(to_appendix: str = "../appendix"):
         }
     html = pd.DataFrame(rows).T.to_html(escape=False, border=0)
     return HTML(f'<div style="overflow-x: auto">{html}</div>')
+
+
+# --- inside ----------------------------------------------------------------------------------------------------------
+
+
+def _from_best_to_worst(network: str) -> list[str]:
+    """The comparable runs of a network that were scored on two digits, that with the least error under rollout first."""
+    errors = {}
+    for name in comparable_runs(network):
+        scores = load_scores(run_folder(name))
+        if "mnist-2/rollout" in scores:
+            errors[name] = scores["mnist-2/rollout"].mean()
+    return sorted(errors, key=errors.__getitem__)
+
+
+def _until_kept(own: pd.DataFrame, record: dict) -> pd.DataFrame:
+    """A run's own history up to the step whose weights it has kept."""
+    return own[own["step"] <= record["best"]["step"]].copy() if record["best"] else own
+
+
+def _network(run: str) -> str:
+    record = read_record(run_folder(run))
+    assert record is not None  # published runs have one
+    return record["network"]
+
+
+def _hindrance(run: str, most_operations: float) -> str | None:
+    """Why a page cannot run the network of a run, as the rest of a sentence; None if it can."""
+    try:
+        folder = run_folder(run)
+    except ConnectionError:
+        return "cannot be downloaded here"
+    if not (folder / "model.safetensors").is_file():
+        return "comes without its weights"
+    return "is too large to run in a page" if _operations(folder) > most_operations else None
+
+
+@lru_cache
+def _operations(folder: Path) -> int:
+    """Counted once in a page, since counting takes about a second."""
+    return operations_per_clip(load(folder))

@@ -115,10 +115,11 @@ def per_frame(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> pd.
 
 
 def compare_unpaired(first: ArrayLike, second: ArrayLike, confidence: float = 0.95) -> Comparison:
-    """Compare the mean errors on two sets of clips that have nothing in common: Welch's t-test, and its interval.
+    """Compare the mean errors on two sets of different clips: Welch's t-test, and its interval.
 
-    For train against test digits, `compare_unpaired(train, test)` is positive where test digits are harder. Where clip
-    k of both sets moves along the same paths, as in `mnist-train-2` and `mnist-2`, `compare_paired` finds smaller gaps.
+    Clip k of the first is taken to be no more like clip k of the second than any other, at least in what makes it hard.
+    For train against test digits, `compare_unpaired(train, test)` is positive where test digits are harder. Where clip k
+    of both sets moves along the same paths, as in `mnist-train-2` and `mnist-2`, `compare_paired` finds smaller gaps.
     """
     a, b = per_clip(first, "first"), per_clip(second, "second")
     if np.ptp(a) == np.ptp(b) == 0:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from framepred import published, results, runs
+from framepred.cost import operations_per_clip
+from framepred.models import build
 from framepred.moving import MovingDigits
 
 RUN = "convlstm-book"
@@ -64,10 +66,37 @@ def test_shown_runs_are_the_best_of_each_network_that_has_one(three_runs):
     assert results.shown_runs() == {"ConvLSTM": "b"}
 
 
-def test_networks_are_those_whose_weights_are_here(three_runs, tmp_path):
+def test_networks_are_those_whose_weights_are_here(three_runs, tmp_path, capsys):
     assert {label: model.network for label, model in results.networks().items()} == {"ConvLSTM": "convlstm"}
+    assert capsys.readouterr().out == ""
     (tmp_path / "a" / "model.safetensors").unlink()
     assert list(results.networks({"without weights": "a", "third": "c"})) == ["third"]
+    assert capsys.readouterr().out == "without weights: a comes without its weights\n"
+
+
+def test_the_best_run_that_can_be_run_stands_in_for_one_without_weights(three_runs, tmp_path, capsys):
+    assert results.live_runs() == {"ConvLSTM": "b"}
+    (tmp_path / "b" / "model.safetensors").unlink()
+    assert results.live_runs() == {"ConvLSTM": "a"}
+    assert capsys.readouterr().out == "ConvLSTM: b comes without its weights; a predicts in its place\n"
+    assert results.shown_runs() == {"ConvLSTM": "b"}  # whose scores are there to show
+    assert "run-a" in results.shown_table(runs=results.live_runs()).data
+
+
+def test_a_network_too_large_for_a_page_gives_way_to_a_smaller_run_or_is_left_out(three_runs, monkeypatch, capsys):
+    operations = {"a": 2e12, "b": 3e12, "c": 1e12}
+    monkeypatch.setattr(results, "_operations", lambda folder: operations[folder.name])
+    assert results.live_runs(most_operations=1.5e12) == {"ConvLSTM": "c"}
+    assert capsys.readouterr().out == "ConvLSTM: b is too large to run in a page; c predicts in its place\n"
+    assert list(results.networks({"first": "a", "third": "c"}, most_operations=1.5e12)) == ["third"]
+    assert capsys.readouterr().out == "first: a is too large to run in a page\n"
+    assert results.networks() == {}
+    assert "no other run of the network can predict here" in capsys.readouterr().out
+
+
+def test_what_a_page_can_run_lies_between_the_patched_and_the_full_convlstm():
+    small, large = (operations_per_clip(build("convlstm", preset)) for preset in ("patched", "thesis"))
+    assert small < results.MOST_OPERATIONS / 2 and large > 2 * results.MOST_OPERATIONS
 
 
 def test_errors_are_those_of_the_shown_runs_or_of_those_named(three_runs):
@@ -103,6 +132,23 @@ def test_history_goes_back_to_the_first_weights_by_way_of_those_that_were_kept(t
         assert both[column].iloc[-1] == kept[column].iloc[-1] + alone[column].iloc[-1]
     assert both["nats"].iloc[-1] == alone["nats"].iloc[-1]
     assert results.history("b", kept=True)["step"].iloc[-1] == 2 * best
+
+
+def test_times_shown_counts_the_glyphs_of_the_clips_that_a_run_and_its_parent_were_trained_on(
+    three_runs, tmp_path, uci
+):
+    clips = MovingDigits(uci)
+    expected = np.zeros(len(uci), int)
+    for name, changes, best in (("a", {"parent": None}, 90), ("b", {"parent": "a"}, 120)):
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        record["training"]["seed"] = best
+        record["best"]["step"] = best
+        (tmp_path / name / "run.json").write_text(json.dumps({**record, **changes}))
+        trained_on = clips.sample(best * record["training"]["batch_size"], seed=best).glyphs
+        same = (trained_on.flatten(0, 1)[:, None] == uci.images).flatten(2).all(2)
+        expected += same.sum(0).numpy()
+        assert results.times_shown(name, len(uci)).tolist() == expected.tolist()
+    assert expected.max() > 1
 
 
 def test_table_links_each_run_to_its_record(three_runs):
