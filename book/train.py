@@ -22,7 +22,13 @@ import psutil
 from framepred import runs
 
 NOTEBOOKS = Path(__file__).parent / "training"
-OURS = ("ValueError", "FileExistsError", "FileNotFoundError")  # errors whose message says all
+OURS = (
+    "ValueError",
+    "FileExistsError",
+    "FileNotFoundError",
+    "ConnectionError",
+    "PermissionError",
+)  # errors whose message says all
 
 
 def value(text: str):
@@ -58,7 +64,7 @@ def keep(executed: Path, as_name: str, notebook: str, given: dict) -> None:
     """Copy an executed notebook to the folder of its run, if it came so far that there is one."""
     try:
         folder = run_folder(notebook, given)
-    except (FileNotFoundError, KeyError):
+    except (FileNotFoundError, ConnectionError):
         return
     if folder.is_dir():
         to = folder / as_name

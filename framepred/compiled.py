@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-import torch._dynamo
 
 from framepred.config import COMPILE
 from framepred.models.base import FramePredictor
@@ -48,6 +47,8 @@ def compiled(model: FramePredictor, how: bool | str = False) -> Iterator[Callabl
 
 @contextmanager
 def _compiled_parts(model: FramePredictor) -> Iterator[None]:
+    import torch._dynamo  # which takes two seconds
+
     cells = [module for module in model.modules() if isinstance(module, ConvLSTMCell)]
     blocks = [module for module in model.modules() if isinstance(module, ResidualBlock)]
     for cell in cells:

@@ -65,7 +65,7 @@ def shown_runs() -> dict[str, str]:
     return runs
 
 
-def live_runs(most_operations: float = MOST_OPERATIONS) -> dict[str, str]:
+def live_runs(most_operations: float = MOST_OPERATIONS, given: Mapping[str, str] = {}) -> dict[str, str]:
     """The runs whose networks a page can run, by label: the shown run, or else the best of its network that can be run.
 
     A run cannot be if it comes without its weights, or is so large that readers would wait for minutes. A line says which
@@ -73,9 +73,10 @@ def live_runs(most_operations: float = MOST_OPERATIONS) -> dict[str, str]:
 
     Args:
         most_operations: for training on one clip, as `operations_per_clip` counts them.
+        given: runs to take in place of the shown ones, by label.
     """
     runs = {}
-    for label, shown in shown_runs().items():
+    for label, shown in {**shown_runs(), **given}.items():
         others = [run for run in _from_best_to_worst(_network(shown)) if run != shown]
         run = next((run for run in (shown, *others) if _hindrance(run, most_operations) is None), None)
         if run != shown:

@@ -215,7 +215,9 @@ def held(folder: Path | None) -> Iterator[None]:
     try:
         yield
     finally:
-        os.close(handle)  # which unlocks it
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_UN)  # or a child that was forked meanwhile would keep it locked
+        os.close(handle)
 
 
 def save_run(

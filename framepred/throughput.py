@@ -145,7 +145,8 @@ def training(
                 raise
             except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and the rest must be measured
                 torch.compiler.reset()
-                return {"way": way, "error": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}
+                reason = (str(error).strip() or "no reason given").splitlines()[0]
+                return {"way": way, "error": f"{type(error).__name__}: {reason}"}
         else:
             with kept:
                 step(objective)

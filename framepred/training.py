@@ -114,7 +114,8 @@ def train(
 
     With `out`, nothing is lost. SIGTERM, Ctrl-C and the end of `minutes` stop the run after the current step, with a
     checkpoint; whatever else ends it leaves the last one. The same call goes on from there, and on one CPU the outcome is
-    that of a run without a stop, bit for bit. When all steps are done, the call returns at once.
+    that of a run without a stop, bit for bit. When all steps are done, the call returns at once. Several processes share
+    their gradients, but not what a layer notes of its inputs, such as a batch norm; none of our networks has one.
 
     Args:
         out: a folder for the run: configuration, weights, history, provenance and checkpoints (see `framepred.runs`).
@@ -177,6 +178,7 @@ def _train(
             if record["steps"] < config.steps:
                 raise ValueError(f"{out} has no checkpoint to go on from; give another out, and this one as warm_start")
             load_weights(out, model)
+            model.eval()
             return load_history(out)
 
     # The weights, their average and the optimiser: as they are, from another run, or from the checkpoint.

@@ -612,6 +612,21 @@ def test_folder_in_which_another_process_trains_is_left_alone(clips, tmp_path, n
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks there")
+@pytest.mark.filterwarnings("ignore:.*fork")  # Python 3.12 warns of forks where there are threads
+def test_folder_is_free_again_whatever_was_forked_meanwhile(tmp_path):
+    with runs.held(tmp_path):
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+    try:
+        with runs.held(tmp_path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 def test_learning_rate_may_come_from_numpy(clips, tmp_path):
     rate = np.logspace(-4, -2, 3)[1]
     train(build("convlstm", "tiny"), clips, small(steps=2, learning_rate=rate, schedule="constant"), out=tmp_path)
@@ -662,6 +677,7 @@ def test_network_of_ones_own_starts_warm_and_is_read_again_when_finished(clips, 
     again = Own()
     train(again, clips, small(), out=tmp_path / "first")
     assert_same(weights(again), weights(first))
+    assert not again.training
     with pytest.raises(ValueError, match=r"names the network 'own'.*MyNetwork.from_pretrained\('.*first'\)"):
         framepred.load(tmp_path / "first")
 

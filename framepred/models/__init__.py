@@ -69,7 +69,7 @@ def build(network: str, preset: str = "thesis", seed: int = 0, **changes: Any) -
     Args:
         network: "convlstm", "spatiotemporal" or "vpn".
         preset: "thesis", "book" or "tiny", and "patched" (convlstm) or "compact" (vpn).
-        seed: fixes the initial weights; the global random state is neither used nor changed.
+        seed: fixes the initial weights, which are drawn on the CPU; the global random state is neither used nor changed.
         changes: arguments of the network's class that differ from the preset's.
     """
     if network not in NETWORKS:

@@ -35,8 +35,10 @@ class FramePredictor(nn.Module, PyTorchModelHubMixin, abc.ABC):
     """Base class of the networks.
 
     A subclass sets `network`, its name; `divisor`, of which frame sizes must be multiples; and `one_step` to False if it
-    cannot predict each frame from the true frames before it. It implements `forecast`. Saving and loading come with it: `model.save_pretrained(folder)` writes the weights (safetensors) and the
-    arguments of `__init__` (JSON); `from_pretrained` reads a folder or a repository of the Hugging Face hub.
+    cannot predict each frame from the true frames before it. It implements `forecast`.
+
+    Saving and loading come with it: `model.save_pretrained(folder)` writes the weights (safetensors) and the arguments of
+    `__init__` (JSON); `from_pretrained` reads a folder or a repository of the Hugging Face hub.
     """
 
     network: ClassVar[str]
