@@ -65,6 +65,7 @@ for width in range(4, 24, 2):
 """
 
 
+@pytest.mark.slow
 def test_parts_of_many_networks_are_all_compiled():
     """PyTorch stops after eight forms of the same code, unless told otherwise; without the checks that tests switch on."""
     done = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True)

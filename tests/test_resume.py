@@ -157,7 +157,15 @@ def test_signal_ends_the_run_after_its_step_with_a_checkpoint(number, clips, tmp
     assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-def test_second_ctrl_c_stops_at_once(clips, tmp_path):
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as at a terminal: a shell's background jobs ignore it, and so would tests that run in one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_second_ctrl_c_stops_at_once(clips, tmp_path, ctrl_c):
     def twice():
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)

@@ -20,6 +20,7 @@ from framepred.models import NETWORKS
 from framepred.runs import load_scores, read_record
 
 ROOT = Path(__file__).parents[2]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("spatiotemporal", "vpn", "evaluate")]
 SCRIPT = ROOT / "book" / "train.py"
 SMALL = {"preset": "tiny", "digits": "uci", "batch_size": 2, "validation_clips": 4, "validate_every": 10}
 
@@ -50,7 +51,7 @@ def test_parameters_are_those_of_the_config_and_a_few_more(network):
     assert known - fields - {"checkpointing"} == more
 
 
-@pytest.mark.parametrize("network", [*NETWORKS, "evaluate"])
+@pytest.mark.parametrize("network", ["convlstm", *SLOW])
 def test_a_parameter_that_the_notebook_does_not_know_is_an_error(network, tmp_path):
     code, output = run(tmp_path, network, learningrate=0.1)
     assert code == 1 and "unknown parameters: learningrate" in output
@@ -115,12 +116,14 @@ def test_notebook_trains_in_two_processes(tmp_path):
     assert [session["processes"] for session in sessions] == [2]
 
 
+@pytest.mark.slow
 def test_notebook_that_failed_is_kept_in_the_folder_of_its_run(tmp_path):
     code, output = run(tmp_path, "convlstm", steps=20, learning_rate=3e38, **SMALL)
     assert code == 1 and "Traceback" in output  # the optimiser's: no number of float32 is so large
     assert (tmp_path / "runs" / "convlstm-tiny" / "convlstm-failed.ipynb").is_file()
 
 
+@pytest.mark.slow
 def test_another_run_in_the_folder_is_left_alone(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
