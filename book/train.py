@@ -22,13 +22,8 @@ import psutil
 from framepred import runs
 
 NOTEBOOKS = Path(__file__).parent / "training"
-OURS = (
-    "ValueError",
-    "FileExistsError",
-    "FileNotFoundError",
-    "ConnectionError",
-    "PermissionError",
-)  # errors whose message says all
+# Errors of our own checks, whose message says all.
+OURS = ("ValueError", "FileExistsError", "FileNotFoundError", "ConnectionError", "PermissionError")
 
 
 def value(text: str):

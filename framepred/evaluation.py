@@ -85,7 +85,7 @@ def evaluate(
         protocol: what the network is given for each of the frames to predict; see `PROTOCOLS`.
         context: how many true frames it sees first.
         precision: "fp32", "bf16", or "auto" (bf16 where the device computes with it); see `framepred.config.autocast`.
-            The published runs were scored with "auto"; float32 changes their means by a tenth of a nat at most.
+            The published runs were scored with "auto".
     """
     device = next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
     was_training = model.training

@@ -236,5 +236,5 @@ def _hindrance(run: str, most_operations: float) -> str | None:
 
 @lru_cache
 def _operations(folder: Path) -> int:
-    """Counted once in a page, since counting takes about a second."""
+    """Counted once in a page, since counting takes longer than loading."""
     return operations_per_clip(load(folder))

@@ -1,7 +1,6 @@
 """A training step of the patched ConvLSTM against Keras' ConvLSTM2D layers of the same widths."""
 
 import os
-import time
 
 import pytest
 import torch
@@ -71,18 +70,9 @@ def steps(batch):
 
 
 @pytest.mark.benchmark(group="ConvLSTM, training step (patched, batch 4): ours and Keras' in turn")
-def test_training_step_is_faster_than_keras(steps, benchmark, one_thread):
-    """Round by round in turn, in processor time of one thread: what else the machine does changes neither."""
-    seconds = {name: [] for name in steps}
-
-    def in_turn():
-        for name, step in steps.items():
-            began = time.process_time()
-            step()
-            seconds[name].append(time.process_time() - began)
-
-    benchmark.pedantic(in_turn, rounds=ROUNDS, warmup_rounds=1)
-    keras, ours = (min(seconds[name][-ROUNDS:]) for name in ("keras", "framepred"))
+def test_training_step_is_faster_than_keras(steps, benchmark, in_turn):
+    seconds = in_turn(steps, ROUNDS)
+    keras, ours = (min(seconds[name]) for name in ("keras", "framepred"))
     print(f"\ntraining step: Keras {keras:.2f} s, framepred {ours:.2f} s, {keras / ours:.2f}× faster")
     if benchmark.stats is not None:  # None under --benchmark-disable
         assert keras / ours >= SPEEDUP

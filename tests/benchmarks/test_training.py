@@ -5,8 +5,6 @@ milliseconds. The difference of two such times would be noise. So the care is me
 next to nothing, and set against a step of the one that does.
 """
 
-import time
-
 import pytest
 import torch
 from torch import nn
@@ -50,8 +48,7 @@ def bare_steps(model, n, context, target):
 
 
 @pytest.mark.benchmark(group=f"training, {STEPS} idle steps and one of convlstm patched (batch {BATCH})")
-def test_loop_costs_little_over_its_steps(benchmark, one_thread):
-    """Round by round in turn, in processor time of one thread."""
+def test_loop_costs_little_over_its_steps(benchmark, in_turn):
     clips, config = MovingDigits(load_digits("uci")), TrainConfig(steps=STEPS, batch_size=BATCH, ema=0.999)
     model = build("convlstm", "patched")
     idle = Idle(model)
@@ -61,15 +58,7 @@ def test_loop_costs_little_over_its_steps(benchmark, one_thread):
         "bare": lambda: bare_steps(idle, STEPS, context, target),
         "loop": lambda: train(idle, clips, config),
     }
-    seconds = {name: [] for name in runs}
-
-    def in_turn():
-        for name, run in runs.items():
-            began = time.process_time()
-            run()
-            seconds[name].append(time.process_time() - began)
-
-    benchmark.pedantic(in_turn, rounds=ROUNDS, warmup_rounds=1)
+    seconds = in_turn(runs, ROUNDS)
     assert idle.calls == 2 * STEPS * len(seconds["loop"])  # the loop asks the network once a step
     step, bare, loop = (min(times) for times in seconds.values())
     care = (loop - bare) / STEPS
