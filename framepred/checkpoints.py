@@ -12,7 +12,7 @@ import io
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,34 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
     Raises:
         OSError: if it cannot be written, say because the disk is full; those written before are then still there.
     """
+    path = _write(folder, "step", step, state)
+    for old in list_checkpoints(folder)[:-KEEP]:
+        old.unlink()
+    return path
+
+
+def save_stable(folder: Path, step: int, state: Mapping[str, Any]) -> None:
+    """Keep the state of a run whose learning rate is about to fall, apart from the others: a longer run goes on from it."""
+    path = _write(folder, "stable", step, state)
+    for old in list_checkpoints(folder, "stable"):
+        if old != path:
+            old.unlink()
+
+
+def rewind(folder: Path, step: int, state: Mapping[str, Any]) -> None:
+    """Make a state of an earlier step the last checkpoint."""
+    path = _write(folder, "step", step, state)
+    for later in list_checkpoints(folder):
+        if later > path:
+            later.unlink()
+
+
+def _write(folder: Path, kind: str, step: int, state: Mapping[str, Any]) -> Path:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
     folder.mkdir(exist_ok=True)
-    path = folder / f"step-{step:09d}-{hashlib.sha256(content).hexdigest()}.pt"
+    path = folder / f"{kind}-{step:09d}-{hashlib.sha256(content).hexdigest()}.pt"
     try:
         write_whole(path, lambda temporary: Path(temporary).write_bytes(content))
     except OSError as error:
@@ -41,20 +64,18 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> Path:
         kept = f"the last whole one is {earlier[-1]}" if earlier else "there is no earlier one"
         reason = f"{error.strerror or error}; the checkpoint of step {step} was not written, {kept}"
         raise OSError(error.errno, reason, str(path)) from error
-    for old in list_checkpoints(folder)[:-KEEP]:
-        old.unlink()
     return path
 
 
-def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The last checkpoint that is whole, on the CPU; None if there is none at all.
+def load_checkpoint(folder: Path, kind: str = "step") -> dict[str, Any] | None:
+    """The last checkpoint of a kind that is whole, on the CPU; None if there is none at all.
 
     One that is damaged is named in a warning and set aside as `….damaged`.
 
     Raises:
         ValueError: if there are checkpoints, and all are damaged.
     """
-    found = list_checkpoints(folder)
+    found = list_checkpoints(folder, kind)
     for path in reversed(found):
         try:
             content = path.read_bytes()
@@ -73,9 +94,9 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def list_checkpoints(folder: Path) -> list[Path]:
+def list_checkpoints(folder: Path, kind: str = "step") -> list[Path]:
     """The checkpoints of a folder, the oldest first."""
-    return sorted(folder.glob("step-*-*.pt"))
+    return sorted(folder.glob(f"{kind}-*-*.pt"))
 
 
 @contextlib.contextmanager

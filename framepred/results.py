@@ -38,7 +38,7 @@ def comparable_runs(network: str | None = None) -> list[str]:
         if (record := read_record(run_folder(name))) is not None
         and network in (None, record["network"])
         and record["preset"] is not None
-        and record["training"]["feedback"] != "truth"
+        and record["training"]["feedback"] != "teacher-forcing"
         and record["clips"] == CLIPS
     ]
 
@@ -214,7 +214,7 @@ def _from_best_to_worst(network: str) -> list[str]:
 
 def _until_kept(own: pd.DataFrame, record: dict) -> pd.DataFrame:
     """A run's own history up to the step whose weights it has kept."""
-    return own[own["step"] <= record["best"]["step"]].copy() if record["best"] else own
+    return own[own["step"] <= record["kept"]["step"]].copy()
 
 
 def _network(run: str) -> str:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
 import itertools
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,19 +24,37 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from framepred.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint, signals_noted
+from framepred.checkpoints import (
+    list_checkpoints,
+    load_checkpoint,
+    rewind,
+    save_checkpoint,
+    save_stable,
+    signals_noted,
+)  # fmt: skip
 from framepred.compiled import compiled
-from framepred.config import MAY_CHANGE, OPTIMIZERS, SCHEDULES, TrainConfig, autocast, learning_rate
+from framepred.config import (
+    DECAY,
+    MAY_CHANGE,
+    OPTIMIZERS,
+    SCHEDULES,
+    TrainConfig,
+    autocast,
+    learning_rate,
+    rate_share,
+    truth_probability,
+)  # fmt: skip
 from framepred.metrics import cross_entropy
 from framepred.models.base import FramePredictor
 from framepred.moving import MovingDigits, _send, _uniform
+from framepred.optimisers import make_optimizers, parameter_groups
 from framepred.runs import claim, describe, held, load_history, load_weights, provenance, save_run, sweep
 
 if TYPE_CHECKING:
     import pandas
     from accelerate import PartialState
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "TrainConfig", "autocast", "learning_rate", "train"]
+__all__ = ["OPTIMIZERS", "SCHEDULES", "TrainConfig", "autocast", "learning_rate", "train", "truth_probability"]
 
 VALIDATION_SEED = 20_150_613  # the day on which the ConvLSTM was put on arXiv; all runs are validated on the same clips
 FEEDBACK_STREAM = 2**62  # of a seed's random numbers: far from those that make the clips
@@ -75,11 +94,11 @@ class Progress:
             "learning_rate": learning_rate(config, self.step - 1),
         }
 
-    def history(self, config: TrainConfig) -> pandas.DataFrame:
+    def history(self, config: TrainConfig, validation_nats: float = math.nan) -> pandas.DataFrame:
         """The rows, and one for the recent steps. They stay as they are: what is averaged does not depend on stops."""
         import pandas
 
-        return pandas.DataFrame([*self.rows, *([self.row(config)] if self.recent else [])])
+        return pandas.DataFrame([*self.rows, *([self.row(config, validation_nats)] if self.recent else [])])
 
     def ended(self, config: TrainConfig) -> str | None:
         """Why there is nothing left to do, if so."""
@@ -95,7 +114,6 @@ class Progress:
             "steps": self.step,
             "clips_seen": self.step * config.batch_size,
             "seconds": round(self.seconds, 1),
-            "best": self.best and {"step": self.best["step"], "validation_nats": self.best["nats"]},
             "sessions": self.sessions,
         }
 
@@ -113,7 +131,7 @@ def train(
     """Train a network in place, on the device where its parameters are; or on several, under `accelerate launch`.
 
     With `out`, nothing is lost. SIGTERM, Ctrl-C and the end of `minutes` stop the run after the current step, with a
-    checkpoint; whatever else ends it leaves the last one. The same call goes on from there, and on one CPU the outcome is
+    checkpoint and a validation; whatever else ends it leaves the last one. The same call goes on from there, and on one CPU the outcome is
     that of a run without a stop, bit for bit. When all steps are done, the call returns at once. Several processes share
     their gradients, but not what a layer notes of its inputs, such as a batch norm; none of our networks has one.
 
@@ -121,7 +139,7 @@ def train(
         out: a folder for the run: configuration, weights, history, provenance and checkpoints (see `framepred.runs`).
         progress: show a progress bar.
         validation: clips of held-out digits. The network is scored on them as it is trained: rolled out, or one step
-            ahead with feedback "truth". The best weights are then what is kept.
+            ahead with feedback "teacher-forcing". The best weights are then what is kept, unless `config.keep` is "last".
         warm_start: a run, as `framepred.load` takes it, whose weights a new run starts from; `run.json` names it.
 
     Returns:
@@ -172,7 +190,7 @@ def _train(
         run = describe(model, clips, dataclasses.asdict(config), validation, parent)
         with processes.main_process_first():
             record = claim(out, run, MAY_CHANGE)
-            checkpoint = load_checkpoint(out / "checkpoints")
+            checkpoint = _to_go_on_from(out / "checkpoints", config, processes.process_index)
         processes.wait_for_everyone()
         if checkpoint is None and record is not None and record["steps"] > 0:
             if record["steps"] < config.steps:
@@ -189,29 +207,47 @@ def _train(
         load_weights(warm_start, model)
     if n_processes > 1:
         broadcast([parameter.data for parameter in model.parameters()])
-    optimizer = OPTIMIZERS[config.optimizer](model.parameters(), lr=config.learning_rate)
+    optimizers = make_optimizers(model, config)
     average = copy.deepcopy(model).requires_grad_(False).eval() if config.ema else None
     if checkpoint is not None:
         done = Progress(**checkpoint["done"])
         done.recent = [values.to(device) for values in done.recent]
         model.load_state_dict(checkpoint["model"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
+        for optimizer, saved_state in zip(optimizers, checkpoint["optimizers"], strict=True):
+            optimizer.load_state_dict(saved_state)
         if average is not None:
             average.load_state_dict(checkpoint["average"])
     judged = model if average is None else average
 
-    def kept() -> Mapping[str, Tensor]:
-        return done.best["weights"] if done.best else judged.state_dict()
+    score = math.nan  # of the last step's weights, if they were validated
+
+    def kept() -> dict[str, Any]:
+        """The weights that the run keeps if it ends here, and which they are."""
+        last = {"which": "last", "step": done.step, "nats": score, "weights": judged.state_dict()}
+        if config.keep == "last" or (done.best is None and math.isnan(score)):
+            return last
+        return {**(last if done.best is None or score < done.best["nats"] else done.best), "which": "best"}
 
     def write_folder(out: Path) -> None:
-        save_run(out, model, kept(), done.history(config), {**run, **done.summary(config)})
+        keep = kept()
+        about = {"which": keep["which"], "step": keep["step"]}
+        about["validation_nats"] = None if math.isnan(keep["nats"]) else keep["nats"]
+        record = {**run, **done.summary(config), "kept": about}
+        save_run(out, model, keep["weights"], done.history(config, score), record)
+
+    def state() -> dict[str, Any]:
+        return {
+            "model": model.state_dict(),
+            "average": average.state_dict() if average is not None else None,
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+            "config": dataclasses.asdict(config),
+            "done": vars(done),
+        }
 
     def save(ended: str | None = None) -> None:
         session.update(to_step=done.step, seconds=round(time.perf_counter() - began, 3), ended=ended)
         if out is not None and rank == 0:
-            state = {"model": model.state_dict(), "average": average.state_dict() if average is not None else None}
-            state |= {"optimizer": optimizer.state_dict(), "config": dataclasses.asdict(config), "done": vars(done)}
-            save_checkpoint(out / "checkpoints", done.step, state)
+            save_checkpoint(out / "checkpoints", done.step, state())
             write_folder(out)
 
     ended = done.ended(config)
@@ -229,7 +265,8 @@ def _train(
     part = config.batch_size // config.accumulate // n_processes  # clips computed at a time
     agree = _agreement(n_processes)
     first = loop_began = saved = time.perf_counter()
-    saving = 0.0  # seconds that the last checkpoint took
+    saving = judging = 0.0  # seconds that the last checkpoint and the last validation took
+    from_start = {"from_start": True} if config.loss_on == "all" else {}
     label = f"training {model.network}"
     quiet = {"disable": not progress or rank > 0, "mininterval": 0.1 if sys.stderr.isatty() else 5.0}  # or logs grow
     bar = tqdm(desc=label, total=config.steps, initial=done.step, unit="step", **quiet)
@@ -237,24 +274,25 @@ def _train(
     with bar, signals_noted(out is not None) as caught, compiled(model, config.compile) as objective:
         while not ended:
             # One step.
-            step = done.step
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config, step)
-            optimizer.zero_grad(set_to_none=True)
+            step, score = done.step, math.nan
+            for group in parameter_groups(optimizers):
+                group["lr"] = group["initial_lr"] * rate_share(config, step)
+            model.zero_grad(set_to_none=True)
             measures = torch.zeros(2, device=device)  # loss, nats
             for k in range(config.accumulate):
                 start = step * config.batch_size + (rank * config.accumulate + k) * part
                 context, target = _batch(clips, config, part, config.seed, start, device)
                 with autocast(device, config.precision):
-                    loss, forecast = objective(context, target, **_fed_back(config, step, start, target))
+                    loss, forecast = objective(context, target, **_fed_back(config, step, start, target), **from_start)
                 (loss / config.accumulate).backward()
                 with torch.no_grad():
-                    nats = cross_entropy(forecast.logits, target).mean()
+                    nats = cross_entropy(forecast.logits[:, -config.horizon :], target).mean()
                     measures += torch.stack([loss, nats]) / config.accumulate
             if n_processes > 1:
                 _mean_over_processes([*(p.grad for p in model.parameters() if p.grad is not None), measures])
             norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             if average is not None:
                 _update_average(average, model, min(config.ema, (1 + step) / (10 + step)))
             done.step += 1
@@ -265,9 +303,10 @@ def _train(
             judge = validation if done.step % config.validate_every == 0 or done.step == config.steps else None
             if judge is not None or done.step % config.log_every == 0:
                 _check_finite(done, config, out)
-                score = math.nan
                 if judge is not None:
+                    judging = -time.perf_counter()
                     score = _validate(judged, judge, config, part, processes, device)
+                    judging += time.perf_counter()
                     if done.best is None or score < done.best["nats"]:
                         weights = {key: value.detach().cpu().clone() for key, value in judged.state_dict().items()}
                         done.best = {"step": done.step, "nats": score, "weights": weights}
@@ -282,21 +321,31 @@ def _train(
             if steps == 1:  # of a compiled network it says nothing about the next
                 first = now if config.compile else loop_began
             next_step = (now - first) / max(1, steps - bool(config.compile))
-            late = config.minutes is not None and now - began + next_step + saving > 60 * config.minutes
+            late = config.minutes is not None and now - began + next_step + saving + judging > 60 * config.minutes
             ended = done.ended(config) or agree(caught[0] if caught else "minutes" if late else None)
             if ended or now - saved >= 60 * config.checkpoint_minutes:
                 _check_finite(done, config, out)
                 save(ended)
                 saved = time.perf_counter()
                 saving = saved - now
+            falls_next = config.schedule == "warmup-stable-decay" and done.step == int(DECAY * config.steps)
+            if falls_next and out is not None and rank == 0:
+                _check_finite(done, config, out)
+                save_stable(out / "checkpoints", done.step, state())
+        if validation is not None and math.isnan(score) and done.step > session["from_step"]:
+            # A stop is judged for those who use what it leaves, and forgotten by the run that goes on from it.
+            score = _validate(judged, validation, config, part, processes, device)
+            session["seconds"] = round(time.perf_counter() - began, 3)
+            if out is not None and rank == 0:
+                write_folder(out)
     if ended not in ("finished", "patience") and rank == 0 and out is not None:
         print(
             f"{ended}: {label} stopped after step {done.step} of {config.steps}; the same call resumes", file=sys.stderr
         )
-    model.load_state_dict(kept())
+    model.load_state_dict(kept()["weights"])
     model.eval()
     processes.wait_for_everyone()
-    return done.history(config)
+    return done.history(config, score)
 
 
 # --- the parts of a step ---------------------------------------------------------------------------------------------
@@ -310,14 +359,13 @@ def _batch(clips: MovingDigits, config: TrainConfig, n: int, seed: int, start: i
 
 def _fed_back(config: TrainConfig, step: int, start: int, target: Tensor) -> dict[str, Tensor]:
     """The arguments of `FramePredictor.loss` that say what is fed back, for clips start, …"""
-    if config.feedback == "own":
-        return {}
-    if config.feedback == "truth":
-        return {"truth": target}
+    probability = truth_probability(config, step)
+    if probability in (0, 1):
+        return {"truth": target} if probability else {}
     B, T = target.shape[:2]
     width = 4 * math.ceil(T / 4)  # uniforms come in fours; number `width`·k + t belongs to frame t of clip k
     uniform = _uniform(config.seed, FEEDBACK_STREAM, start * width, B * width).reshape(B, width)[:, :T]
-    mask = torch.from_numpy(uniform < 1 - step / config.steps)
+    mask = torch.from_numpy(uniform < probability)
     return {"truth": target, "truth_mask": _send(mask, target.device)}
 
 
@@ -359,10 +407,33 @@ def _validate(model: FramePredictor, clips: MovingDigits, config: TrainConfig, p
         n = min(part, config.validation_clips - start)
         context, target = _batch(clips, config, n, VALIDATION_SEED, start, device)
         with autocast(device, config.precision):
-            forecast = model.forecast(context, config.horizon, target if config.feedback == "truth" else None)
+            forecast = model.forecast(context, config.horizon, target if config.feedback == "teacher-forcing" else None)
         total += cross_entropy(forecast.logits, target).mean(1).sum()
     model.train(was_training)
     return float(reduce(total, "sum") if processes.num_processes > 1 else total) / config.validation_clips
+
+
+def _to_go_on_from(folder: Path, config: TrainConfig, rank: int) -> dict[str, Any] | None:
+    """The last checkpoint; of a run that grows after its rate began to fall, the one before that, and no later one is left.
+
+    What the run has cost, and the best weights that it has found, are those of the last checkpoint all the same.
+    """
+    last = load_checkpoint(folder)
+    if last is None or config.schedule != "warmup-stable-decay":
+        return last
+    planned, step = last["config"]["steps"], last["done"]["step"]
+    if config.steps <= planned or step <= int(DECAY * planned):
+        return last
+    try:
+        stable = load_checkpoint(folder, "stable")
+    except ValueError:  # damaged, of which a warning told: the run goes on from where its rate fell to
+        stable = None
+    if stable is None:
+        return last
+    stable["done"] |= {key: last["done"][key] for key in ("sessions", "best")}
+    if rank == 0:
+        rewind(folder, stable["done"]["step"], stable)
+    return stable
 
 
 # --- checks, and how a run ends --------------------------------------------------------------------------------------
@@ -388,8 +459,16 @@ def _check(
         raise ValueError(
             f"batch_size {config.batch_size} cannot be cut into equal parts for {processes} processes × {config.accumulate} (accumulate)"
         )
-    if config.feedback != "own" and not model.one_step:
-        raise ValueError(f"feedback is {config.feedback!r}, but {model.network} has no one-step form; use 'own'")
+    if (config.feedback != "free-running" or config.teacher_forcing) and not model.one_step:
+        raise ValueError(
+            f"feedback is {config.feedback!r} with teacher_forcing {config.teacher_forcing}, but {model.network} has no "
+            "one-step form; use 'free-running' and 0"
+        )
+    if config.loss_on == "all" and "from_start" not in inspect.signature(model.forecast).parameters:
+        raise ValueError(
+            f"loss_on is 'all', but {model.network} does not predict the frames of the context (its `forecast` takes no "
+            "`from_start`); use 'horizon'"
+        )
     if validation is None and config.patience:
         raise ValueError(f"patience is {config.patience}, but without validation nothing is measured to stop by")
     if validation is not None and validation.digits.split == "test":

@@ -41,7 +41,7 @@ def test_best_run_is_that_with_the_least_rollout_error(three_runs):
     [
         {"clips": {"acceleration": 0.01}},
         {"clips": {"n_digits": 1}},
-        {"training": {"feedback": "truth"}},
+        {"training": {"feedback": "teacher-forcing"}},
         {"preset": None},
     ],
     ids=["accelerated", "one digit", "fed the truth", "another architecture"],
@@ -123,7 +123,7 @@ def test_history_goes_back_to_the_first_weights_by_way_of_those_that_were_kept(t
     record = json.loads((tmp_path / "b" / "run.json").read_text())
     (tmp_path / "b" / "run.json").write_text(json.dumps(record | {"parent": "a"}))
     alone, kept, both = results.history("a"), results.history("a", kept=True), results.history("b")
-    best = record["best"]["step"]
+    best = record["kept"]["step"]
     assert alone.equals(runs.load_history(tmp_path / "a"))
     assert kept.equals(alone[alone["step"] <= best]) and len(kept) < len(alone)
     assert kept["step"].iloc[-1] == best and kept["clips"].iloc[-1] == best * record["training"]["batch_size"]
@@ -142,7 +142,7 @@ def test_times_shown_counts_the_glyphs_of_the_clips_that_a_run_and_its_parent_we
     for name, changes, best in (("a", {"parent": None}, 90), ("b", {"parent": "a"}, 120)):
         record = json.loads((tmp_path / name / "run.json").read_text())
         record["training"]["seed"] = best
-        record["best"]["step"] = best
+        record["kept"]["step"] = best
         (tmp_path / name / "run.json").write_text(json.dumps({**record, **changes}))
         trained_on = clips.sample(best * record["training"]["batch_size"], seed=best).glyphs
         same = (trained_on.flatten(0, 1)[:, None] == uci.images).flatten(2).all(2)

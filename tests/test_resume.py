@@ -1,5 +1,6 @@
 """A training that is stopped, killed, spread out or moved: nothing of it is lost, and it is still the same training."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -19,10 +20,12 @@ from torch import nn
 import framepred
 from framepred import checkpoints, runs, training
 from framepred.checkpoints import list_checkpoints
+from framepred.config import rate_share
 from framepred.digits import load_digits
 from framepred.evaluation import applicable
 from framepred.models import Forecast, FramePredictor, build
 from framepred.moving import MovingDigits
+from framepred.optimisers import make_optimizers
 from framepred.training import TrainConfig, learning_rate, train
 
 SHAPE = {"n_digits": 1, "n_frames": 5, "frame_size": 32}
@@ -93,9 +96,41 @@ def straight(clips):
 # --- resuming --------------------------------------------------------------------------------------------------------
 
 
+PHASED = {"ema": 0.9, "teacher_forcing": 0.5, "loss_on": "all", "optimizer": "muon", "log_every": 7}
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "warmup-stable-decay"])
+@pytest.mark.parametrize("feedback", ["free-running", "scheduled-sampling-sigmoid"])
+def test_the_recipe_resumes_bit_for_bit_in_every_phase(schedule, feedback, clips, tmp_path):
+    # 10 steps: taught to 5, the rate stable to 6. Stopped in warm-up, while taught, between, and while the rate falls.
+    config = small(steps=10, schedule=schedule, feedback=feedback, **PHASED)
+    for out, stops in {"straight": [], "stopped": [1, 4, 6, 8]}.items():
+        for stop in [*stops, 10]:
+            model = build("convlstm", "tiny")
+            history = train(model, stopping_after(stop, clips, config), config, out=tmp_path / out)
+            assert len(record(tmp_path / out)["sessions"]) == [*stops, 10].index(stop) + 1
+        if out == "straight":
+            expected, rows = weights(model), history
+    assert_same(weights(model), expected)
+    assert_same_history(history, rows)
+    a, b = (checkpoints.load_checkpoint(tmp_path / out / "checkpoints") for out in ("straight", "stopped"))
+    assert len(a["optimizers"]) == 2  # Muon, and Adam for the rest
+    for ours, theirs in zip(a["optimizers"], b["optimizers"], strict=True):
+        for key, state in ours["state"].items():
+            assert_same(state, theirs["state"][key])
+
+
 @pytest.mark.parametrize("network", ["convlstm", "spatiotemporal", "vpn"])
 def test_resumed_run_is_the_same_bit_for_bit(network, clips, tmp_path):
-    config = small(steps=20, ema=0.9, feedback="scheduled", accumulate=2, optimizer="rmsprop", log_every=7)
+    config = small(
+        steps=20,
+        ema=0.9,
+        feedback="scheduled-sampling",
+        teacher_forcing=1,
+        accumulate=2,
+        optimizer="rmsprop",
+        log_every=7,
+    )
     whole = build(network, "tiny")
     history = train(whole, clips, config, out=tmp_path / "whole")
     train(build(network, "tiny"), stopping_after(10, clips, config), config, out=tmp_path / "halves")
@@ -105,8 +140,9 @@ def test_resumed_run_is_the_same_bit_for_bit(network, clips, tmp_path):
     assert_same(weights(resumed), weights(whole))
     a, b = (torch.load(list_checkpoints(tmp_path / name / "checkpoints")[-1]) for name in ("whole", "halves"))
     assert_same(a["model"], b["model"])
-    for key, state in a["optimizer"]["state"].items():
-        assert_same(state, b["optimizer"]["state"][key])
+    for ours, theirs in zip(a["optimizers"], b["optimizers"], strict=True):
+        for key, state in ours["state"].items():
+            assert_same(state, theirs["state"][key])
 
 
 def test_more_steps_continue_a_constant_schedule_bit_for_bit(clips, tmp_path):
@@ -116,6 +152,76 @@ def test_more_steps_continue_a_constant_schedule_bit_for_bit(clips, tmp_path):
     assert_same_history(train(halves, clips, small(steps=20, schedule="constant", log_every=5), out=tmp_path), history)
     assert_same(weights(halves), weights(whole))
     assert record(tmp_path)["steps"] == 20 and len(record(tmp_path)["sessions"]) == 2
+
+
+def grown(clips, out, at=()):
+    """A run of 10 steps whose rate falls after 6, made one of 20; sessions of the longer run end after the steps `at`."""
+    for steps, stops in ((10, [10]), (20, [*at, 20])):
+        config = small(steps=steps, schedule="warmup-stable-decay", optimizer="muon", log_every=2)
+        for stop in stops:
+            model = build("convlstm", "tiny")
+            train(model, stopping_after(stop, clips, config), config, out=out)
+    return model
+
+
+def test_a_longer_run_goes_on_from_where_its_rate_began_to_fall(clips, tmp_path):
+    model = grown(clips, tmp_path / "grown")
+    longer = small(steps=20, schedule="warmup-stable-decay", optimizer="muon", log_every=2)
+    by_hand = build(
+        "convlstm", "tiny"
+    )  # steps 0 to 5 with the rates of the short plan, 6 to 19 with those of the long one
+    plan = [rate_share(small(steps=10, schedule="warmup-stable-decay"), k) for k in range(6)]
+    plan += [rate_share(longer, k) for k in range(6, 20)]
+    optimizers = make_optimizers(by_hand, longer)
+    for k, share in enumerate(plan):
+        context, target = clips.sample(2, 0, 2 * k).split(3)
+        by_hand.zero_grad()
+        by_hand.loss(context, target)[0].backward()
+        nn.utils.clip_grad_norm_(by_hand.parameters(), 1.0)
+        for optimizer, peak in zip(optimizers, (0.02, 1e-3), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * share
+            optimizer.step()
+    assert_same(weights(model), weights(by_hand))
+    steps = pandas.read_csv(tmp_path / "grown" / "history.csv")["step"]
+    assert steps.is_monotonic_increasing and steps.iloc[-1] == 20
+    sessions = record(tmp_path / "grown")["sessions"]
+    assert [(s["from_step"], s["to_step"]) for s in sessions] == [(0, 10), (6, 20)]  # what was tried has cost time, too
+
+
+def test_a_grown_run_can_be_stopped_where_the_short_one_had_been(clips, tmp_path):
+    assert_same(weights(grown(clips, tmp_path / "a")), weights(grown(clips, tmp_path / "b", at=[7, 9, 14])))
+
+
+def test_a_grown_run_without_its_stable_checkpoint_goes_on_from_its_last(clips, tmp_path):
+    config = small(steps=10, schedule="warmup-stable-decay")
+    train(build("convlstm", "tiny"), clips, config, out=tmp_path)
+    spoil(next((tmp_path / "checkpoints").glob("stable-*")), "a flipped bit")
+    with pytest.warns(UserWarning, match=r"stable-.*is damaged"):
+        train(build("convlstm", "tiny"), clips, dataclasses.replace(config, steps=12), out=tmp_path)
+    assert [(s["from_step"], s["to_step"]) for s in record(tmp_path)["sessions"]] == [(0, 10), (10, 12)]
+
+
+def test_a_stop_validates_and_leaves_the_better_weights(clips, held_out, tmp_path, monkeypatch):
+    scores = iter([5.0, 3.0, 4.0, 6.0, 7.0])  # at step 2, at the stop after 3, at 4, and at 6
+    monkeypatch.setattr(training, "_validate", lambda *_: next(scores))
+    config = small(validate_every=2, log_every=1)
+    train(build("convlstm", "tiny"), stopping_after(3, clips, config), config, out=tmp_path, validation=held_out)
+    assert record(tmp_path)["kept"] == {"which": "best", "step": 3, "validation_nats": 3.0}
+    assert_same(weights(framepred.load(tmp_path)), checkpoints.load_checkpoint(tmp_path / "checkpoints")["model"])
+    # The run goes on as if it had not been stopped: the validation at the stop is not among its own.
+    train(build("convlstm", "tiny"), clips, config, out=tmp_path, validation=held_out)
+    assert record(tmp_path)["kept"] == {"which": "best", "step": 4, "validation_nats": 4.0}
+
+
+def test_the_last_weights_are_kept_if_asked_for(clips, held_out, tmp_path, monkeypatch):
+    scores = iter([1.0, 2.0, 3.0])
+    monkeypatch.setattr(training, "_validate", lambda *_: next(scores))
+    model = build("convlstm", "tiny")
+    train(model, clips, small(validate_every=2, keep="last"), out=tmp_path, validation=held_out)
+    assert record(tmp_path)["kept"] == {"which": "last", "step": 6, "validation_nats": 3.0}
+    last = checkpoints.load_checkpoint(tmp_path / "checkpoints")["model"]
+    assert_same(weights(model), last)
 
 
 def test_finished_run_returns_its_history_at_once(clips, tmp_path, straight, monkeypatch):
@@ -427,7 +533,7 @@ def test_learning_rate_is_a_function_of_step_and_config():
     assert learning_rate(TrainConfig(steps=9, schedule="constant", learning_rate=0.3), 7) == 0.3
 
 
-@pytest.mark.parametrize("feedback", ["own", "truth", "scheduled"])
+@pytest.mark.parametrize("feedback", ["free-running", "teacher-forcing", "scheduled-sampling"])
 def test_feedback_is_what_the_network_is_given(feedback, clips, monkeypatch):
     model = build("convlstm", "tiny")
     original, seen = model.loss, []
@@ -437,20 +543,26 @@ def test_feedback_is_what_the_network_is_given(feedback, clips, monkeypatch):
         return original(context, target, **named)
 
     monkeypatch.setattr(model, "loss", loss)
-    train(model, clips, small(steps=4, batch_size=64, feedback=feedback))
+    train(
+        model,
+        clips,
+        small(steps=4, batch_size=64, feedback=feedback, teacher_forcing=1 if feedback.startswith("scheduled") else 0),
+    )
     for step, (target, named) in enumerate(seen):
-        if feedback == "own":
+        if feedback == "free-running":
             assert named == {}
         else:
             assert torch.equal(named["truth"], target)
-        if feedback == "truth":
-            assert set(named) == {"truth"}
-        if feedback == "scheduled":  # 128 coins of probability 1, 3/4, 1/2, 1/4; four standard deviations are 0.18
-            assert named["truth_mask"].float().mean().item() == pytest.approx(1 - step / 4, abs=0.18 if step else 0)
+        if feedback == "teacher-forcing" or step == 0:
+            assert set(named) <= {"truth"}
+        elif (
+            feedback == "scheduled-sampling"
+        ):  # 128 coins of probability 3/4, 1/2, 1/4; four standard deviations are 0.18
+            assert named["truth_mask"].float().mean().item() == pytest.approx(1 - step / 4, abs=0.18)
 
 
 def test_scheduled_feedback_belongs_to_clip_and_frame():
-    config = TrainConfig(steps=10, feedback="scheduled", seed=3)
+    config = TrainConfig(steps=10, feedback="scheduled-sampling", teacher_forcing=1, seed=3)
     target = torch.zeros(8, 5, 1, 32, 32)
     whole = training._fed_back(config, 5, 16, target)["truth_mask"]
     parts = [training._fed_back(config, 5, 16 + k, target[:4])["truth_mask"] for k in (0, 4)]
@@ -495,13 +607,13 @@ def test_compiled_network_trains_the_same(network, how):
 # --- validation ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("feedback", ["own", "truth"])
+@pytest.mark.parametrize("feedback", ["free-running", "teacher-forcing"])
 def test_validation_is_the_mean_over_held_out_clips(feedback, clips, held_out):
     model = build("convlstm", "tiny")
     config = small(steps=2, batch_size=4, validate_every=5, validation_clips=7, feedback=feedback)
     history = train(model, clips, config, validation=held_out)
     context, target = held_out.sample(7, training.VALIDATION_SEED).split(3)
-    forecast = model(context, 2, target if feedback == "truth" else None)
+    forecast = model(context, 2, target if feedback == "teacher-forcing" else None)
     expected = framepred.cross_entropy(forecast.logits, target).mean().item()
     assert history["validation_nats"].tolist() == [pytest.approx(expected, rel=1e-5)]
 
@@ -521,12 +633,15 @@ def test_best_weights_are_kept_and_patience_ends_the_run(clips, held_out, tmp_pa
     assert history["validation_nats"].dropna().tolist() == [9, 4, 5, 4.5]
     for kept in (weights(model), weights(framepred.load(tmp_path))):
         assert_same(kept, seen[1])
-    assert record(tmp_path)["best"] == {"step": 4, "validation_nats": 4.0} and record(tmp_path)["ended"] == "patience"
+    assert (
+        record(tmp_path)["kept"] == {"which": "best", "step": 4, "validation_nats": 4.0}
+        and record(tmp_path)["ended"] == "patience"
+    )
     again = train(build("convlstm", "tiny", seed=1), clips, config, out=tmp_path, validation=held_out)
     assert_same_history(again, history)
     # with more patience it goes on from the last weights, not from the best
     train(model, clips, small(**{**vars(config), "patience": 3, "steps": 10}), out=tmp_path, validation=held_out)
-    assert record(tmp_path)["best"] == {"step": 10, "validation_nats": 1.0}
+    assert record(tmp_path)["kept"] == {"which": "best", "step": 10, "validation_nats": 1.0}
 
 
 def test_validation_resumes_bit_for_bit(clips, held_out, tmp_path):
@@ -561,7 +676,7 @@ def test_validation_never_sees_test_or_training_digits(clips, uci, held_out, no_
         ("learning_rate", 1e-3, 1e-2),
         ("schedule", "one-cycle", "cosine"),
         ("ema", 0.0, 0.9),
-        ("feedback", "own", "truth"),
+        ("feedback", "free-running", "teacher-forcing"),
     ],
 )
 def test_resuming_with_another_config_names_the_field(field, before, after, clips, tmp_path, no_work):
@@ -664,8 +779,11 @@ def test_network_without_a_one_step_form_is_not_asked_for_one(clips, no_work):
     assert applicable(Own()) == ["rollout"]
     with pytest.raises(ValueError, match="truth was given, but own predicts all frames at once"):
         framepred.predict(Own(), context, target, "one-step")
-    with pytest.raises(ValueError, match="feedback is 'scheduled', but own has no one-step form; use 'own'"):
-        train(Own(), clips, small(feedback="scheduled"))
+    for asked in ({"feedback": "teacher-forcing"}, {"teacher_forcing": 0.4}):
+        with pytest.raises(ValueError, match="but own has no one-step form; use 'free-running' and 0"):
+            train(Own(), clips, small(**asked))
+    with pytest.raises(ValueError, match="loss_on is 'all', but own does not predict the frames of the context"):
+        train(Own(), clips, small(loss_on="all"))
 
 
 def test_averaged_weights_come_with_what_the_layers_noted(clips):

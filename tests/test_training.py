@@ -201,9 +201,11 @@ def test_every_field_of_a_config_is_checked(field, values):
 
 
 def test_unknown_choices_list_the_known_ones():
-    with pytest.raises(ValueError, match="unknown optimizer 'sgd'; known: adam, rmsprop"):
+    with pytest.raises(ValueError, match="unknown optimizer 'sgd'; known: adam, rmsprop, muon"):
         TrainConfig(optimizer="sgd")
-    with pytest.raises(ValueError, match=r"unknown schedule 'linear'; known: one-cycle.*, decay, constant"):
+    with pytest.raises(
+        ValueError, match=r"unknown schedule 'linear'; known: one-cycle.*, decay, warmup-stable-decay, constant"
+    ):
         TrainConfig(schedule="linear")
     with pytest.raises(ValueError, match="unknown precision 'fp16'; known: auto, bf16, fp32"):
         TrainConfig(precision="fp16")

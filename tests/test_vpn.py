@@ -113,7 +113,7 @@ def test_zero_frame_pass_is_the_decoder_with_a_frame_of_zeros(batch):
     context, target = batch
     model = loud()
     with torch.no_grad():
-        _, shares = model._zero_frame(context, 3, target, None)
+        _, shares = model._zero_frame(context, 3, target, None, False)
         expected = torch.stack([model.decoder(share, torch.zeros(3, 1, 32, 32)) for share in shares], 1)
         assert torch.equal(model(context, 3, truth=target).logits, expected)
         for t in range(3):  # the true frame t changes what comes after it, not its own forecast

@@ -6,6 +6,7 @@ import abc
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -34,8 +35,9 @@ class Forecast:
 class FramePredictor(nn.Module, PyTorchModelHubMixin, abc.ABC):
     """Base class of the networks.
 
-    A subclass sets `network`, its name; `divisor`, of which frame sizes must be multiples; and `one_step` to False if it
-    cannot predict each frame from the true frames before it. It implements `forecast`.
+    A subclass sets `network`, its name; `divisor`, of which frame sizes must be multiples; `one_step` to False if it
+    cannot predict each frame from the true frames before it; and `adam_layers`, the names of the layers that Muon leaves
+    to Adam, if those are not the first and the last one. It implements `forecast`.
 
     Saving and loading come with it: `model.save_pretrained(folder)` writes the weights (safetensors) and the arguments of
     `__init__` (JSON); `from_pretrained` reads a folder or a repository of the Hugging Face hub.
@@ -43,6 +45,7 @@ class FramePredictor(nn.Module, PyTorchModelHubMixin, abc.ABC):
 
     network: ClassVar[str]
     one_step: ClassVar[bool] = True
+    adam_layers: ClassVar[tuple[str, ...] | None] = None
     divisor: int = 1
 
     def forward(
@@ -81,6 +84,9 @@ class FramePredictor(nn.Module, PyTorchModelHubMixin, abc.ABC):
 
         `truth_mask[b, t]` tells whether frame t of clip b, once predicted, is fed back as the truth (True) or as the
         network's own prediction; without it all are the truth.
+
+        A network may take a further argument, `from_start`, as ours do: if it is True, the forecast begins with frame 2 of
+        the context. It then has C - 1 frames more, each predicted from the true frames before it.
         """
 
     def given(self, clips: Clips) -> FramePredictor:
@@ -93,10 +99,15 @@ class FramePredictor(nn.Module, PyTorchModelHubMixin, abc.ABC):
         target: Float[Tensor, "B T 1 H W"],
         truth: Float[Tensor, "B T 1 H W"] | None = None,
         truth_mask: Bool[Tensor, "B T"] | None = None,
+        from_start: bool = False,
     ) -> tuple[Float[Tensor, ""], Forecast]:
-        """What training minimises, and the forecast it was computed from. Here: the mean nats per frame."""
-        forecast = self.forecast(context, target.shape[1], truth, truth_mask)
-        return cross_entropy(forecast.logits, target).mean(), forecast
+        """What training minimises, and the forecast it was computed from. Here: the mean nats per frame.
+
+        With `from_start` it is the mean over all frames that the network can predict, those of the context too.
+        """
+        option: dict[str, Any] = {"from_start": True} if from_start else {}  # not every network takes it
+        forecast = self.forecast(context, target.shape[1], truth, truth_mask, **option)
+        return cross_entropy(forecast.logits, predicted(context, target, from_start)).mean(), forecast
 
     def check(self, context: Tensor, horizon: int, truth: Tensor | None = None) -> None:
         """Raise a ValueError that says what is wrong with the arguments of `forward`, if anything is."""
@@ -122,6 +133,13 @@ class FramePredictor(nn.Module, PyTorchModelHubMixin, abc.ABC):
         # config.json names the network too, so that a folder says what it holds.
         named = config or {"network": self.network, **self.arguments}
         return super().save_pretrained(save_directory, config=named, **kwargs)
+
+
+def predicted(
+    context: Float[Tensor, "B C 1 H W"], target: Float[Tensor, "B T 1 H W"], from_start: bool
+) -> Float[Tensor, "B P 1 H W"]:
+    """The frames that a forecast predicts: those of `target`, and with `from_start` the context's before them, but the first."""
+    return torch.cat([context[:, 1:], target], 1) if from_start else target
 
 
 def check_frames(frames: Tensor, name: str, divisor: int = 1) -> None:

@@ -43,6 +43,8 @@ class ConvLSTMCell(nn.Module):
         self.hidden_channels = hidden_channels
         self.input_to_gates = nn.Conv2d(in_channels, gates, kernel_size, padding=padding)
         self.state_to_gates = nn.Conv2d(hidden_channels, gates, kernel_size, padding=padding, bias=False)
+        for layer in (self.input_to_gates, self.state_to_gates):
+            layer.gates = 4  # type: ignore[assignment]  # for Muon: each gate's kernel is a matrix of its own
         # Rows: W_ci, W_cf, W_co. They start at zero: a plain LSTM.
         self.peephole = nn.Parameter(torch.zeros(3, hidden_channels, 1, 1)) if peepholes else None
         with torch.no_grad():

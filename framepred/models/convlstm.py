@@ -29,6 +29,7 @@ class ConvLSTM(FramePredictor):
     """
 
     network = "convlstm"
+    adam_layers = ("head",)  # the cells begin with a convolution of patches, which is wide enough to be a matrix
 
     def __init__(
         self,
@@ -52,12 +53,12 @@ class ConvLSTM(FramePredictor):
         assert self.head.bias is not None
         nn.init.constant_(self.head.bias, output_bias)
 
-    def forecast(self, context: Tensor, horizon: int, truth=None, truth_mask=None) -> Forecast:
+    def forecast(self, context: Tensor, horizon: int, truth=None, truth_mask=None, from_start=False) -> Forecast:
         known = context if truth is None or truth_mask is not None else torch.cat([context, truth[:, :-1]], 1)
         hidden, states = self._read(F.pixel_unshuffle(known, self.patch))
-        first = context.shape[1] - 1  # the state after the last context frame predicts the first frame
-        logits = [F.pixel_shuffle(self._head(hidden[:, first:]), self.patch)]
-        for t in range(horizon - (known.shape[1] - first)):
+        last = context.shape[1] - 1  # the state after the last context frame predicts the first frame
+        logits = [F.pixel_shuffle(self._head(hidden[:, 0 if from_start else last :]), self.patch)]
+        for t in range(horizon - (known.shape[1] - last)):
             frame = logits[-1][:, -1:].sigmoid()
             if truth_mask is not None:
                 frame = torch.where(truth_mask[:, t, None, None, None, None], truth[:, t : t + 1], frame)

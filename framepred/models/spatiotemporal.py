@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from framepred.metrics import cross_entropy, squared_error
-from framepred.models.base import Forecast, FramePredictor
+from framepred.models.base import Forecast, FramePredictor, check_patch, predicted
 from framepred.models.cell import ConvLSTMCell
 from framepred.models.warp import flow_smoothness, warp
 
@@ -28,6 +28,9 @@ class SpatioTemporal(FramePredictor):
         kernel_size: of the convolutions of encoder, cell and decoder.
         flow_channels: maps between the convolutions of the flow module; the thesis has 2.
         flow_kernel: size of its convolutions.
+        patch: the cell works at 1/patch of the features' resolution, on patches whose pixels became channels, and its
+            output is unfolded for the flow module. 1 for none, as in the thesis; frame sizes must be multiples of twice
+            this, and `hidden` of its square.
         loss: "squared" (T Eq. 3.6) or "cross-entropy", the measure the network is judged by.
         smoothness: weight of `flow_smoothness` of the half-size flow, in the loss (T Eq. 3.9).
         peepholes, forget_bias: see `ConvLSTMCell`.
@@ -35,7 +38,7 @@ class SpatioTemporal(FramePredictor):
     """
 
     network = "spatiotemporal"
-    divisor = 2  # the pooling
+    adam_layers = ("flow.1", "flow_head", "decoder")
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class SpatioTemporal(FramePredictor):
         kernel_size: int = 7,
         flow_channels: int = 2,
         flow_kernel: int = 15,
+        patch: int = 1,
         loss: str = "squared",
         smoothness: float = 1e-2,
         peepholes: bool = True,
@@ -59,11 +63,15 @@ class SpatioTemporal(FramePredictor):
             raise ValueError(
                 f"kernel_size is {kernel_size} and flow_kernel {flow_kernel}; odd ones keep the frame's size"
             )
+        check_patch(patch)
+        if hidden % patch**2:
+            raise ValueError(f"hidden is {hidden}; with patch {patch} it must be a multiple of {patch**2}")
         self.error, self.smoothness = ERRORS[loss], smoothness
+        self.patch, self.divisor = patch, 2 * patch  # the pooling halves a frame
         self.encoder = nn.Conv2d(1, channels, kernel_size, padding=kernel_size // 2)
-        self.cell = ConvLSTMCell(channels, hidden, kernel_size, peepholes, forget_bias)
+        self.cell = ConvLSTMCell(channels * patch**2, hidden, kernel_size, peepholes, forget_bias)
         self.flow = nn.Sequential(
-            nn.Conv2d(hidden, flow_channels, flow_kernel, padding=flow_kernel // 2),
+            nn.Conv2d(hidden // patch**2, flow_channels, flow_kernel, padding=flow_kernel // 2),
             nn.Conv2d(flow_channels, flow_channels, flow_kernel, padding=flow_kernel // 2),
         )
         self.flow_head = nn.Conv2d(flow_channels, 2, 1)
@@ -73,39 +81,43 @@ class SpatioTemporal(FramePredictor):
         assert self.decoder.bias is not None
         nn.init.constant_(self.decoder.bias, output_bias)
 
-    def forecast(self, context: Tensor, horizon: int, truth=None, truth_mask=None) -> Forecast:
+    def forecast(self, context: Tensor, horizon: int, truth=None, truth_mask=None, from_start=False) -> Forecast:
         known = context if truth is None or truth_mask is not None else torch.cat([context, truth[:, :-1]], 1)
         features = _each_frame(self.encode, known)
-        hidden, state = self.cell.run(features)
-        first = context.shape[1] - 1  # the last context frame is the first that is moved
+        hidden, state = self.cell.run(F.pixel_unshuffle(features, self.patch))
+        last = context.shape[1] - 1  # moving the last context frame gives the first frame to predict
+        first = 0 if from_start else last
         flow = _each_frame(self.find_flow, hidden[:, first:])
         logits = _each_frame(self.decode, _each_frame(warp, features[:, first:], flow))
         flows, frames = [flow], [logits]
-        for t in range(horizon - flow.shape[1]):
+        for t in range(horizon - (known.shape[1] - last)):
             frame = frames[-1][:, -1].sigmoid()
             if truth_mask is not None:
                 frame = torch.where(truth_mask[:, t, None, None, None], truth[:, t], frame)
             feature = self.encode(frame)
-            state = self.cell(feature, state)
+            state = self.cell(F.pixel_unshuffle(feature, self.patch), state)
             flow = self.find_flow(state[0])
             flows.append(flow[:, None])
             frames.append(self.decode(warp(feature, flow))[:, None])
         return Forecast(torch.cat(frames, 1).float(), _each_frame(_to_frame_size, torch.cat(flows, 1)))
 
-    def loss(self, context: Tensor, target: Tensor, truth=None, truth_mask=None) -> tuple[Tensor, Forecast]:
-        forecast = self.forecast(context, target.shape[1], truth, truth_mask)
+    def loss(
+        self, context: Tensor, target: Tensor, truth=None, truth_mask=None, from_start=False
+    ) -> tuple[Tensor, Forecast]:
+        forecast = self.forecast(context, target.shape[1], truth, truth_mask, from_start)
         assert forecast.flow is not None
         prediction = forecast.logits if self.error is cross_entropy else forecast.frames
         flow = forecast.flow[..., ::2, ::2] / 2  # as the network found it: half size, in pixels of the features
-        return (self.error(prediction, target) + self.smoothness * flow_smoothness(flow)).mean(), forecast
+        error = self.error(prediction, predicted(context, target, from_start))
+        return (error + self.smoothness * flow_smoothness(flow)).mean(), forecast
 
     def encode(self, frame: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B C h w"]:
         """The features of a frame: half-size maps with values in (-1, 1)."""
         return F.max_pool2d(self.encoder(frame).tanh(), 2)
 
-    def find_flow(self, hidden: Float[Tensor, "B N h w"]) -> Float[Tensor, "B 2 h w"]:
+    def find_flow(self, hidden: Float[Tensor, "B N hp wp"]) -> Float[Tensor, "B 2 h w"]:
         """The flow in pixels of the features, from the hidden state of the cell."""
-        maps = self.flow(hidden)
+        maps = self.flow(F.pixel_shuffle(hidden, self.patch))
         # Under autocast the last layer alone stays in float32: bfloat16 would round a flow of 4 px to 1/32 px.
         with torch.autocast(maps.device.type, enabled=False):
             return self.flow_head(maps.to(self.flow_head.weight.dtype)).float()

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from framepred.metrics import cross_entropy
 from framepred.models import wavefront
-from framepred.models.base import Forecast, FramePredictor, check_patch
+from framepred.models.base import Forecast, FramePredictor, check_patch, predicted
 from framepred.models.cell import ConvLSTMCell, State
 from framepred.models.masked import MaskedConv2d, ResidualBlock
 
@@ -81,6 +81,7 @@ class VideoPixelNetwork(FramePredictor):
     """
 
     network = "vpn"
+    adam_layers = ("decoder.frame", "decoder.head")
 
     def __init__(
         self,
@@ -122,12 +123,15 @@ class VideoPixelNetwork(FramePredictor):
         self.decoder = Decoder(hidden_channels // patch**2, decoder_channels, decoder_blocks, head_channels)
         nn.init.constant_(cast(Tensor, self.decoder.head[-1].bias), output_bias)
 
-    def forecast(self, context: Tensor, horizon: int, truth=None, truth_mask=None) -> Forecast:
-        return self._zero_frame(context, horizon, truth, truth_mask)[0]
+    def forecast(self, context: Tensor, horizon: int, truth=None, truth_mask=None, from_start=False) -> Forecast:
+        return self._zero_frame(context, horizon, truth, truth_mask, from_start)[0]
 
-    def loss(self, context: Tensor, target: Tensor, truth=None, truth_mask=None) -> tuple[Tensor, Forecast]:
+    def loss(
+        self, context: Tensor, target: Tensor, truth=None, truth_mask=None, from_start=False
+    ) -> tuple[Tensor, Forecast]:
         """The weighted sum of the nats with a frame of zeros and with the current frame; the forecast is the former's."""
-        forecast, shares = self._zero_frame(context, target.shape[1], truth, truth_mask)
+        forecast, shares = self._zero_frame(context, target.shape[1], truth, truth_mask, from_start)
+        target = predicted(context, target, from_start)
         total = torch.zeros((), device=target.device)
         if self.zero_weight:
             total = total + self.zero_weight * cross_entropy(forecast.logits, target).mean()
@@ -170,22 +174,26 @@ class VideoPixelNetwork(FramePredictor):
         self.check(context, horizon)
         return Forecast(self._draw(context, horizon, lambda t: lambda logits, y, x: logits.sigmoid())[0])
 
-    def _zero_frame(self, context: Tensor, horizon: int, truth, truth_mask) -> tuple[Forecast, list[Tensor]]:
+    def _zero_frame(
+        self, context: Tensor, horizon: int, truth, truth_mask, from_start: bool
+    ) -> tuple[Forecast, list[Tensor]]:
         """The forecast of `forecast`, and the context's shares that it was decoded from."""
         known = context if truth is None or truth_mask is not None else torch.cat([context, truth[:, :-1]], 1)
         hidden, state = self._read(known)
-        upcoming = list(hidden.unbind(1)[context.shape[1] - 1 :])  # the last context frame predicts the first frame
+        last = context.shape[1] - 1  # the last context frame predicts the first frame
+        first = 0 if from_start else last
+        upcoming = list(hidden.unbind(1)[first:])
         shares: list[Tensor] = []
         logits: list[Tensor] = []
-        for t in range(horizon):
-            if t == len(upcoming):
+        for t in range(first - last, horizon):  # frames of the context, if any are predicted, have numbers below 0
+            if len(logits) == len(upcoming):
                 frame = logits[-1].sigmoid()
                 if truth_mask is not None:
                     frame = torch.where(truth_mask[:, t - 1, None, None, None], truth[:, t - 1], frame)
                 hidden, state = self._read(frame[:, None], state)
                 upcoming.append(hidden[:, 0])
-            shares.append(self._share(upcoming[t]))
-            logits.append(self._run(self.decoder, shares[t]))
+            shares.append(self._share(upcoming[len(logits)]))
+            logits.append(self._run(self.decoder, shares[-1]))
         return Forecast(torch.stack(logits, 1).float()), shares
 
     def _read(self, frames: Tensor, state: State | None = None) -> tuple[Tensor, State]:
