@@ -84,6 +84,16 @@ def step_by_step(model, context, horizon, given=()):
     def conv(layer, x):
         return F.conv2d(x, layer.weight, layer.bias, padding=layer.weight.shape[-1] // 2)
 
+    p = model.patch
+
+    def patches(x):  # (B, C, h, w) to (B, C·p², h/p, w/p), as a patch's pixels become channels
+        B, C, H, W = x.shape
+        return x.reshape(B, C, H // p, p, W // p, p).permute(0, 1, 3, 5, 2, 4).reshape(B, C * p * p, H // p, W // p)
+
+    def unpatched(x):
+        B, C, H, W = x.shape
+        return x.reshape(B, C // p**2, p, p, H, W).permute(0, 1, 4, 2, 5, 3).reshape(B, C // p**2, H * p, W * p)
+
     def sample(U, flow):  # T Eq. 3.5, with its sums over all rows n and columns m
         H, W = U.shape[-2:]
         m, n = torch.arange(W), torch.arange(H)
@@ -94,14 +104,14 @@ def step_by_step(model, context, horizon, given=()):
 
     def gate(h, c):  # T Eq. 3.1, with input and state concatenated
         weight = torch.cat([model.cell.input_to_gates.weight, model.cell.state_to_gates.weight], 1)
-        both = torch.cat([features, h], 1)
+        both = torch.cat([patches(features), h], 1)
         i, f, g, o = F.conv2d(both, weight, model.cell.input_to_gates.bias, padding=weight.shape[-1] // 2).chunk(4, 1)
         W_ci, W_cf, W_co = model.cell.peephole
         new = torch.sigmoid(f + W_cf * c) * c + torch.sigmoid(i + W_ci * c) * g.tanh()
         return torch.sigmoid(o + W_co * new) * new.tanh(), new
 
     logits, flows = [], []
-    h = c = torch.zeros(len(context), model.cell.hidden_channels, context.shape[-2] // 2, context.shape[-1] // 2)
+    h = c = torch.zeros(len(context), model.cell.hidden_channels, *(side // (2 * p) for side in context.shape[-2:]))
     for t in range(context.shape[1] + horizon - 1):
         predicted = t - context.shape[1]
         if predicted < 0:
@@ -112,7 +122,7 @@ def step_by_step(model, context, horizon, given=()):
             frame = logits[-1].sigmoid()
         features = F.max_pool2d(conv(model.encoder, frame).tanh(), 2)
         h, c = gate(h, c)
-        flow = conv(model.flow_head, conv(model.flow[1], conv(model.flow[0], h)))
+        flow = conv(model.flow_head, conv(model.flow[1], conv(model.flow[0], unpatched(h))))
         repeated = sample(features, flow).repeat_interleave(2, -1).repeat_interleave(2, -2)
         logits.append(conv(model.decoder, repeated))
         flows.append(2 * flow.repeat_interleave(2, -1).repeat_interleave(2, -2))
@@ -124,9 +134,13 @@ def with_random_peepholes(model):
     return model
 
 
-def test_rollout_equals_the_equations_step_by_step(batch):
+PATCHED = [{}, {"patch": 2}, {"patch": 4, "hidden": 16, "kernel_size": 5, "cell_kernel": 3}]
+
+
+@pytest.mark.parametrize("changes", PATCHED)
+def test_rollout_equals_the_equations_step_by_step(changes, batch):
     context, _ = batch
-    model = with_random_peepholes(moving())
+    model = with_random_peepholes(moving(**changes))
     with torch.no_grad():
         forecast = model(context, 3)
         logits, flow = step_by_step(model, context, 3)
@@ -135,9 +149,10 @@ def test_rollout_equals_the_equations_step_by_step(batch):
     torch.testing.assert_close(forecast.flow, flow, atol=1e-4, rtol=1e-4)
 
 
-def test_one_step_equals_the_equations_step_by_step(batch):
+@pytest.mark.parametrize("changes", PATCHED)
+def test_one_step_equals_the_equations_step_by_step(changes, batch):
     context, target = batch
-    model = with_random_peepholes(moving())
+    model = with_random_peepholes(moving(**changes))
     with torch.no_grad():
         forecast = model(context, 3, truth=target)
         logits, flow = step_by_step(model, context, 3, given=target.unbind(1))

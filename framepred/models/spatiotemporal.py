@@ -31,6 +31,7 @@ class SpatioTemporal(FramePredictor):
         patch: the cell works at 1/patch of the features' resolution, on patches whose pixels became channels, and its
             output is unfolded for the flow module. 1 for none, as in the thesis; frame sizes must be multiples of twice
             this, and `hidden` of its square.
+        cell_kernel: size of the cell's convolutions where it is not that of encoder and decoder.
         loss: "squared" (T Eq. 3.6) or "cross-entropy", the measure the network is judged by.
         smoothness: weight of `flow_smoothness` of the half-size flow, in the loss (T Eq. 3.9).
         peepholes, forget_bias: see `ConvLSTMCell`.
@@ -48,6 +49,7 @@ class SpatioTemporal(FramePredictor):
         flow_channels: int = 2,
         flow_kernel: int = 15,
         patch: int = 1,
+        cell_kernel: int | None = None,
         loss: str = "squared",
         smoothness: float = 1e-2,
         peepholes: bool = True,
@@ -59,6 +61,7 @@ class SpatioTemporal(FramePredictor):
             raise ValueError(f"unknown loss {loss!r}; known: {', '.join(ERRORS)}")
         if not smoothness >= 0:
             raise ValueError(f"smoothness is {smoothness}; expected a weight of 0 or more")
+        cell_kernel = cell_kernel or kernel_size
         if kernel_size % 2 == 0 or flow_kernel % 2 == 0:
             raise ValueError(
                 f"kernel_size is {kernel_size} and flow_kernel {flow_kernel}; odd ones keep the frame's size"
@@ -69,7 +72,7 @@ class SpatioTemporal(FramePredictor):
         self.error, self.smoothness = ERRORS[loss], smoothness
         self.patch, self.divisor = patch, 2 * patch  # the pooling halves a frame
         self.encoder = nn.Conv2d(1, channels, kernel_size, padding=kernel_size // 2)
-        self.cell = ConvLSTMCell(channels * patch**2, hidden, kernel_size, peepholes, forget_bias)
+        self.cell = ConvLSTMCell(channels * patch**2, hidden, cell_kernel, peepholes, forget_bias)
         self.flow = nn.Sequential(
             nn.Conv2d(hidden // patch**2, flow_channels, flow_kernel, padding=flow_kernel // 2),
             nn.Conv2d(flow_channels, flow_channels, flow_kernel, padding=flow_kernel // 2),
