@@ -21,7 +21,7 @@ PRESETS: dict[str, dict[str, Mapping[str, Any]]] = {
     "convlstm": {
         "thesis": {},
         "patched": {"patch": 4},
-        "book": {"patch": 4, "hidden": (64, 32, 32)},
+        "book": {"patch": 8, "kernel_size": 3},
         "tiny": {"patch": 4, "hidden": (16, 8, 8), "kernel_size": 3},
     },
     "spatiotemporal": {
