@@ -41,13 +41,13 @@ PRESETS: dict[str, dict[str, Mapping[str, Any]]] = {
         "compact": {"encoder_channels": 64, "hidden_channels": 64, "decoder_channels": 64, "head_channels": 192},
         "book": {
             "encoder_channels": 64,
-            "encoder_blocks": 4,
+            "encoder_blocks": 2,
             "hidden_channels": 128,
             "kernel_size": 3,
-            "patch": 4,
-            "decoder_channels": 32,
-            "decoder_blocks": 8,
-            "head_channels": 64,
+            "patch": 8,
+            "decoder_channels": 16,
+            "decoder_blocks": 2,
+            "head_channels": 16,
         },
         "tiny": {
             "encoder_channels": 8,
