@@ -26,7 +26,15 @@ PRESETS: dict[str, dict[str, Mapping[str, Any]]] = {
     },
     "spatiotemporal": {
         "thesis": {},
-        "book": {"hidden": 32, "kernel_size": 5, "flow_channels": 16, "flow_kernel": 7, "loss": "cross-entropy"},
+        "book": {
+            "hidden": 128,
+            "kernel_size": 5,
+            "flow_channels": 16,
+            "flow_kernel": 7,
+            "patch": 4,
+            "cell_kernel": 3,
+            "loss": "cross-entropy",
+        },
         "tiny": {
             "channels": 4,
             "hidden": 8,
