@@ -1,11 +1,13 @@
 """Which published runs the book shows, and their errors.
 
-A network may have several runs: the small one of a laptop, a large one of a GPU. The book shows the best and names it.
+A network may have several runs: the small one of a laptop, a large one of a GPU. The book shows the best and names it. Which
+is best is decided by validation: the test clips judge the choice, and have no part in it.
 Runs that were made to answer another question, on other clips or with other kernels, are not among those to choose from.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -44,10 +46,10 @@ def comparable_runs(network: str | None = None) -> list[str]:
 
 
 def best_run(network: str) -> str:
-    """The comparable run of a network with the least error on two digits under rollout; see `comparable_runs`.
+    """The comparable run of a network with the least validation error, of those scored on "mnist-2" under rollout.
 
     Raises:
-        LookupError: if no such run of the network has been scored on "mnist-2".
+        LookupError: if no such run of the network has been scored so; see `comparable_runs`.
     """
     if not (ranked := _from_best_to_worst(network)):
         raise LookupError(f"no published run of {network!r} has scores for mnist-2/rollout")
@@ -203,12 +205,17 @@ def shown_table(to_appendix: str = "../appendix", runs: Mapping[str, str] | None
 
 
 def _from_best_to_worst(network: str) -> list[str]:
-    """The comparable runs of a network that were scored on two digits, that with the least error under rollout first."""
+    """The comparable runs of a network that were scored on two digits, that with the least validation error first.
+
+    A run that was never validated comes last.
+    """
     errors = {}
     for name in comparable_runs(network):
-        scores = load_scores(run_folder(name))
-        if "mnist-2/rollout" in scores:
-            errors[name] = scores["mnist-2/rollout"].mean()
+        record = read_record(run_folder(name))
+        assert record is not None  # published runs have one
+        if "mnist-2/rollout" in record["test_sets"]:
+            nats = record["kept"]["validation_nats"]
+            errors[name] = math.inf if nats is None else nats
     return sorted(errors, key=errors.__getitem__)
 
 

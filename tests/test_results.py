@@ -16,13 +16,19 @@ from framepred.moving import MovingDigits
 RUN = "convlstm-book"
 
 
+def change(folder, **fields):
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(record | fields))
+
+
 @pytest.fixture
 def three_runs(tmp_path, monkeypatch):
-    """Runs a, b and c of the ConvLSTM with rollout errors of 300, 250 and 400 nats; b has no letters."""
+    """Runs a, b and c of the ConvLSTM with rollout errors of 300, 250 and 400 nats, in validation too; b has no letters."""
     errors = {"a": 300.0, "b": 250.0, "c": 400.0}
     for name, nats in errors.items():
         shutil.copytree(published.CHECKOUT / RUN, tmp_path / name)
         (tmp_path / name / "scores.npz").unlink()
+        change(tmp_path / name, kept={"which": "best", "step": 1000, "validation_nats": nats})
         runs.save_scores(tmp_path / name, {"mnist-2/rollout": np.full((2, 10), nats)})
         if name != "b":
             runs.save_scores(tmp_path / name, {"omniglot-1/rollout": np.full((3, 10), nats)})
@@ -30,14 +36,18 @@ def three_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(published, "registry", lambda: {f"{name}/config.json": "" for name in errors})
 
 
-def test_best_run_is_that_with_the_least_rollout_error(three_runs):
+def test_best_run_is_that_with_the_least_validation_error_whatever_the_test_says(three_runs, tmp_path):
+    assert results.best_run("convlstm") == "b"
+    change(tmp_path / "c", kept={"which": "best", "step": 1000, "validation_nats": 240.0})
+    assert results.best_run("convlstm") == "c"  # which has the largest test error
+    change(tmp_path / "c", kept={"which": "last", "step": 1000, "validation_nats": None})
     assert results.best_run("convlstm") == "b"
     with pytest.raises(LookupError, match="vpn"):
         results.best_run("vpn")
 
 
 @pytest.mark.parametrize(
-    "change",
+    "other",
     [
         {"clips": {"acceleration": 0.01}},
         {"clips": {"n_digits": 1}},
@@ -46,10 +56,10 @@ def test_best_run_is_that_with_the_least_rollout_error(three_runs):
     ],
     ids=["accelerated", "one digit", "fed the truth", "another architecture"],
 )
-def test_a_run_made_for_another_question_is_never_the_best(three_runs, tmp_path, change):
+def test_a_run_made_for_another_question_is_never_the_best(three_runs, tmp_path, other):
     path = tmp_path / "b" / "run.json"
     record = json.loads(path.read_text())
-    for key, value in change.items():
+    for key, value in other.items():
         record[key] = {**record[key], **value} if isinstance(value, dict) else value
     path.write_text(json.dumps(record))
     assert results.comparable_runs() == results.comparable_runs("convlstm") == ["a", "c"]
@@ -108,13 +118,9 @@ def test_errors_are_those_of_the_shown_runs_or_of_those_named(three_runs):
 
 
 def test_repeats_of_a_run_differ_in_the_seed_alone(three_runs, tmp_path):
-    def change(name, **training):
-        record = json.loads((tmp_path / name / "run.json").read_text())
-        record["training"].update(training)
-        (tmp_path / name / "run.json").write_text(json.dumps(record))
-
-    change("b", seed=1)
-    change("c", learning_rate=0.5)
+    training = runs.read_record(tmp_path / "a")["training"]
+    change(tmp_path / "b", training={**training, "seed": 1})
+    change(tmp_path / "c", training={**training, "learning_rate": 0.5})
     assert results.repeats("a") == results.repeats("b") == ["a", "b"]
     assert results.repeats("c") == ["c"]
 
