@@ -23,7 +23,7 @@ endif
 # Files are UTF-8, on Windows too.
 export PYTHONUTF8 := 1
 
-.PHONY: help env book serve pdf train evaluate throughput test slow bench lint links pairs exercises coursework registry readme lock clean
+.PHONY: help env book serve pdf train evaluate throughput test slow bench speedrun lint links pairs exercises coursework registry readme lock clean
 
 help:
 	@echo "make book   build the book: _build/html/index.html"
@@ -34,6 +34,7 @@ help:
 	@echo "make throughput  measure how fast this machine trains, generates and draws"
 	@echo "make test   run the tests (under five minutes)"
 	@echo "make slow   run the slow tests;  make bench: the benchmarks"
+	@echo "make speedrun   how long a ConvLSTM takes to the error of the thesis: many minutes, with MNIST"
 	@echo "make lint   check style, types, spelling, and what is made from something else"
 	@echo "make links  ask every address that the book links whether it is there (needs a network)"
 	@echo "make pairs  bring the notebooks up to date with the pages"
@@ -82,7 +83,10 @@ slow: env
 	$(BIN)/python -m pytest -q --ignore=tests/benchmarks -m slow
 
 bench: env
-	$(BIN)/python -m pytest -q -s tests/benchmarks
+	$(BIN)/python -m pytest -q -s -m "not by_hand" tests/benchmarks
+
+speedrun: env
+	$(BIN)/python -m pytest -q -s -m by_hand tests/benchmarks
 
 lint: env
 	$(BIN)/ruff check .

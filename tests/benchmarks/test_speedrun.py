@@ -1,0 +1,30 @@
+"""The speedrun: the seconds of training after which a ConvLSTM is as good as that of the thesis, which had two days of a GPU."""
+
+import time
+
+import pytest
+import torch
+
+from framepred.evaluation import evaluate
+from framepred.literature import published
+from framepred.models import build
+from framepred.moving import MovingDigits, test_set
+from framepred.training import TrainConfig, train
+
+STEPS = 1500  # of eight clips; the rate has fallen to zero after them
+
+
+@pytest.mark.by_hand
+def test_a_convlstm_reaches_the_error_of_the_thesis(mnist, capsys):
+    thesis = published("rollout").query("cite == 'feist2021' and network == 'ConvLSTM' and test_set == 'own'")
+    clips, model = MovingDigits(mnist("train")), build("convlstm", "book")
+    began, used = time.perf_counter(), time.process_time()
+    train(model, clips, TrainConfig.recipe(steps=STEPS))
+    seconds, used = time.perf_counter() - began, time.process_time() - used
+    nats = evaluate(model, test_set("mnist-2", 10_000), batch_size=100).nats.mean()
+    with capsys.disabled():
+        print(
+            f"\n{nats:.1f} nats on 10,000 test clips after {seconds:.0f} s with {torch.get_num_threads()} threads "
+            f"({used:.0f} s of processor time); the thesis: {thesis['nats'].item()}"
+        )
+    assert nats <= thesis["nats"].item()
