@@ -23,7 +23,7 @@ endif
 # Files are UTF-8, on Windows too.
 export PYTHONUTF8 := 1
 
-.PHONY: help env book serve pdf train evaluate throughput test slow bench speedrun lint links pairs exercises coursework registry readme lock clean
+.PHONY: help env book serve pdf train evaluate throughput campaign test slow bench speedrun lint links pairs exercises coursework registry readme lock clean
 
 help:
 	@echo "make book   build the book: _build/html/index.html"
@@ -32,6 +32,7 @@ help:
 	@echo "make train NETWORK=convlstm ARGS=\"-p preset tiny -p steps 20\"   train in a notebook; again to resume"
 	@echo "make evaluate ARGS=\"-p run runs/convlstm-tiny\"   score a run"
 	@echo "make throughput  measure how fast this machine trains, generates and draws"
+	@echo "make campaign MINUTES=15   train, score and publish what fits into the minutes; again to go on"
 	@echo "make test   run the tests (under five minutes)"
 	@echo "make slow   run the slow tests;  make bench: the benchmarks"
 	@echo "make speedrun   how long a ConvLSTM takes to the error of the thesis: many minutes, with MNIST"
@@ -76,6 +77,10 @@ evaluate: env
 throughput: env
 	$(BIN)/python book/train.py throughput $(ARGS)
 
+# Its exit code 75, more to do, is no error.
+campaign: env
+	$(BIN)/python book/campaign.py --minutes $(or $(MINUTES),15) $(ARGS) || test $$? -eq 75
+
 test: env
 	$(BIN)/python -m pytest -q --ignore=tests/benchmarks -m "not slow"
 
@@ -97,6 +102,7 @@ lint: env
 	$(BIN)/python book/coursework.py --check
 	$(BIN)/python book/readme.py --check
 	$(BIN)/python book/address.py --check
+	$(BIN)/python book/campaign.py --render --check
 
 links: env
 	$(BIN)/python book/build.py --builder linkcheck

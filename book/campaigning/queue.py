@@ -1,0 +1,284 @@
+"""The queue: run after run is trained, scored and published, until the time is up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from campaigning import budget, publishing, results
+from campaigning.budget import Speed
+from campaigning.commands import Caller, Outcome
+from campaigning.plan import Run
+from campaigning.state import State
+
+OVERHEAD = 15.0  # seconds that a call of a notebook takes beside its work, until they are measured
+LEAST = 10.0  # seconds that are worth beginning something in
+ENOUGH = 0.9  # of a smallest budget: the preflight has had a part of the time
+GUESS = 10_000  # steps, where nothing is known of the speed
+
+
+class RunFailed(Exception):
+    """A run cannot go on; the message says why."""
+
+
+@dataclass
+class Queue:
+    """A campaign at work.
+
+    runs: those of the plan, the first first.
+    deadline: when this call ends, in seconds of `time.monotonic`.
+    published: the folder of the published runs.
+    step_seconds: of one step by a run's name, from the preflight: the first guess.
+    compile_off: the runs that cannot be compiled here.
+    """
+
+    runs: list[Run]
+    state: State
+    call: Callable[[str, Mapping[str, Any], Path], Outcome]
+    deadline: float
+    published: Path
+    step_seconds: Mapping[str, float] = field(default_factory=dict)
+    compile_off: Collection[str] = ()
+    stopped: Callable[[], bool] = lambda: False
+    say: Callable[[str], None] = lambda line: print(line, flush=True)
+
+    @property
+    def left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def work(self) -> None:
+        """Go on until there is nothing to do, or no time. What fails is noted, and tried again by the next call."""
+        failed: set[str] = set()
+        while not self.stopped():
+            runs = [run for run in self.runs if not self.state.done(run.name) and run.name not in failed]
+            run = self._next(runs)
+            if run is None:
+                return
+            entry = self.state.entry(run.name)
+            entry.pop("failed", None)
+            try:
+                if not self._go_on(run, entry):
+                    return
+            except (RunFailed, OSError, ValueError) as error:  # of our own checks, and of the disk
+                entry["failed"] = str(error)
+                self.state.save()
+                self.say(f"{run.name}: failed: {error}")
+                failed.add(run.name)
+
+    def _next(self, runs: list[Run]) -> Run | None:
+        """The run to go on with: one that was begun, else the first one whose smallest budget fits. Begun, it has a share."""
+        for run in runs:
+            if run.name in self.state.runs:
+                return run if self.left > LEAST else None
+        needs = {run.name: ENOUGH * 60 * run.minutes for run in runs}
+        fitting = budget.fitting(runs, needs, self.left)
+        if not fitting:
+            return None
+        run = fitting[0]
+        share = budget.shares(fitting, needs, self.left)[run.name]
+        reserve = budget.SCORING * share if run.test_sets else OVERHEAD
+        calls = min(OVERHEAD * (2 + share // budget.SLICE), share / 4)
+        seconds = self._done(run)[1] + share - reserve - calls
+        self.state.entry(run.name).update(
+            status="training", until=seconds, reserve=reserve, slices=0, priority=run.priority,
+            weights=run.weights, publish=run.publish, first=run.test_sets[0] if run.test_sets else None,
+            protocol=run.protocol, target=run.target,
+        )  # fmt: skip
+        self.state.save()
+        self.say(f"{run.name}: {share / 60:.1f} minutes, of which {reserve / 60:.1f} to score it")
+        return run
+
+    def _go_on(self, run: Run, entry: dict[str, Any]) -> bool:
+        """Bring a run to its end, or as far as the time allows: whether it came to its end."""
+        stages = {
+            "training": (self._train, "trained"),
+            "trained": (self._score, "scored"),
+            "scored": (self._publish, "done"),
+        }
+        while entry["status"] in stages:
+            work, then = stages[entry["status"]]
+            if not work(run, entry):
+                return False
+            entry["status"] = then
+            self.state.save()
+        return True
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def _record(self, run: Run) -> dict[str, Any] | None:
+        from framepred.runs import read_record
+
+        return read_record(self.state.run_folder(run.name))
+
+    def _train(self, run: Run, entry: dict[str, Any]) -> bool:
+        """Train in slices until all steps are done; False if the time of this call ends before."""
+        while not self.stopped():
+            done, spent = self._done(run)
+            remaining = entry["until"] - spent
+            if entry["slices"]:
+                first = entry["slices"] == 1
+                every = run.parameters.get("validate_every", 250)
+                entry["steps"] = budget.plan_steps(
+                    done, entry["steps"], remaining, Speed(*entry["speed"]), every, first
+                )
+            else:
+                entry["steps"] = done + self._guess(run, entry, remaining)
+            if entry["slices"] and done >= entry["steps"]:
+                return True
+            seconds = self._slice(run, entry, remaining)
+            if seconds < LEAST / 5:
+                return False
+            self.state.save()
+            if self._one_slice(run, entry, seconds):
+                return True
+        return False
+
+    def _done(self, run: Run) -> tuple[int, float]:
+        record = self._record(run)
+        return (record["steps"], record.get("seconds", 0.0)) if record else (0, 0.0)
+
+    def _guess(self, run: Run, entry: dict[str, Any], seconds: float) -> int:
+        """The first plan, which the first slice corrects."""
+        step = entry["speed"][0] if "speed" in entry else self.step_seconds.get(run.name)
+        return max(100, int(seconds / step)) if step else GUESS
+
+    def _slice(self, run: Run, entry: dict[str, Any], remaining: float) -> float:
+        """The seconds of training in the next call of the notebook."""
+        overhead = entry.get("overhead", OVERHEAD)
+        room = self.left - overhead - (overhead if run.test_sets else 0)
+        if not entry["slices"]:
+            first = budget.FIRST_SLICE * (3 if entry.get("compile", run.parameters.get("compile")) else 1)
+            return min(first, remaining / 4, room)
+        if remaining > 1.5 * budget.SLICE:
+            return min(budget.SLICE, room)
+        return min(1.25 * max(remaining, LEAST) + LEAST, room)  # the last one; its steps end it before
+
+    def _one_slice(self, run: Run, entry: dict[str, Any], seconds: float) -> bool:
+        """Call the notebook once, and note what it says of the speed: whether the run has ended by itself."""
+        before = self._done(run)[0]
+        entry.setdefault("accumulate", 1)
+        entry.setdefault("compile", run.parameters.get("compile", False))
+        if run.name in self.compile_off:
+            entry["compile"] = False
+        given = {
+            "preset": run.preset, "digits": run.digits, "checkpoint_minutes": 2, "validate_every": 250, **run.parameters,
+            "out": self.state.run_folder(run.name), "steps": entry["steps"], "minutes": round(seconds / 60, 4),
+            "accumulate": entry["accumulate"], "compile": entry["compile"],
+        }  # fmt: skip
+        outcome = self.call(run.network, given, self.state.folder / f"{run.name}.log")
+        if self.stopped():
+            return False
+        if not outcome.fine:
+            self._mend(run, entry, outcome)
+            return False
+        record = self._record(run)
+        if record is None or (record["steps"] <= before and before < entry["steps"]):
+            raise RunFailed(f"made no step in {outcome.seconds:.0f} s; {self.state.folder / run.name}.log says more")
+        self._note_speed(run, entry, record, outcome.seconds, record["steps"] > before)
+        return record.get("ended") == "patience"
+
+    def _note_speed(self, run: Run, entry: dict[str, Any], record: dict[str, Any], wall: float, moved: bool) -> None:
+        from framepred.runs import load_history
+
+        entry["slices"] += 1
+        if moved:
+            speed = budget.measure(load_history(self.state.run_folder(run.name)), record)
+            entry["speed"] = [speed.step, speed.validation, speed.start]
+            entry["overhead"] = max(1.0, wall - record["sessions"][-1]["seconds"])
+            nats = publishing.validation_nats(record)
+            judged = "" if nats is None else f", {nats:.1f} nats in validation"
+            rate = run.batch_size / speed.step
+            self.say(f"{run.name}: step {record['steps']:,} of {entry['steps']:,}, {rate:.1f} clips/s{judged}")
+        self.state.save()
+
+    def _mend(self, run: Run, entry: dict[str, Any], outcome: Outcome) -> None:
+        """Change what may have been the reason of a failure; the loop then tries again."""
+        parts = 2 * entry["accumulate"]
+        if outcome.out_of_memory and run.batch_size % parts == 0:
+            entry["accumulate"] = parts
+            self.say(f"{run.name}: out of memory; the batch of {run.batch_size} is now computed in {parts} parts")
+        elif entry["compile"] and not outcome.out_of_memory:
+            entry["compile"] = False
+            self.say(f"{run.name}: failed with compile, which is now off: {outcome.reason}")
+        else:
+            raise RunFailed(outcome.reason)
+        self.state.save()
+
+    # --- scores ------------------------------------------------------------------------------------------------------
+
+    def _score(self, run: Run, entry: dict[str, Any]) -> bool:
+        """Score the first test set under the protocol of the target, then all the rest; fewer clips where time is short."""
+        if not run.test_sets:
+            return True
+        overhead = entry.get("overhead", OVERHEAD)
+        ends = time.monotonic() + min(self.left, max(entry["reserve"], 2 * overhead + 2 * LEAST))
+        step, validation, _ = entry["speed"]
+        per_clip = validation / run.parameters.get("validation_clips", 500) or step / run.batch_size
+        seconds = (ends - time.monotonic()) * 0.45 - overhead
+        n = entry.setdefault("clips", budget.clips_in(seconds, per_clip, run.clips))
+        self.state.save()
+        outcome = self._evaluate(run, ends, test_sets=run.test_sets[0], protocols=run.protocol, n=n)
+        if outcome is None:
+            return False
+        key = f"{run.test_sets[0]}/{run.protocol}"
+        entry["result"] = results.result(self.state.scored_folder(run.name), key)
+        self.state.save()
+        self.say(f"{run.name}: {results.sentence(run, entry['result'])}")
+
+        per_clip = max(per_clip, (outcome.seconds - overhead) / n)
+        protocols, others = results.protocols(run), len(run.test_sets) - 1
+        seconds = ends - time.monotonic() - overhead
+        n = budget.clips_in(seconds / 2 / (protocols - 1), per_clip, n)
+        seconds -= n * per_clip * (protocols - 1)
+        n_others = budget.clips_in(seconds / max(1, others * protocols), per_clip, run.clips_others)
+        if self.left > overhead:
+            self.say(f"{run.name}: the other scores on {n:,} clips of {run.test_sets[0]}, {n_others:,} of others")
+            if self._evaluate(run, ends, test_sets=" ".join(run.test_sets), n=n, n_others=n_others) is None:
+                return False
+        return True
+
+    def _evaluate(self, run: Run, ends: float, **given: Any) -> Outcome | None:
+        """Call the notebook that scores, with smaller batches when memory runs out; None if it was interrupted."""
+        folder = self.state.scored_folder(run.name)
+        folder.parent.mkdir(exist_ok=True)
+        batch = run.score_batch
+        while True:
+            minutes = round(max(60, ends - time.monotonic()) / 60, 4)  # the first score is always worth a minute
+            given |= {
+                "run": self.state.run_folder(run.name), "publish": folder, "batch_size": batch, "minutes": minutes,
+            }  # fmt: skip
+            outcome = self.call("evaluate", given, self.state.folder / f"{run.name}.log")
+            if self.stopped():
+                return None
+            if outcome.fine:
+                return outcome
+            if not outcome.out_of_memory or batch == 1:
+                raise RunFailed(f"its scoring failed: {outcome.reason}")
+            batch //= 2
+
+    # --- publishing --------------------------------------------------------------------------------------------------
+
+    def _publish(self, run: Run, entry: dict[str, Any]) -> bool:
+        scored = self.state.scored_folder(run.name)
+        if not run.publish:
+            entry["published"] = "not published: it was trained on the bundled digits, because MNIST is not here"
+        else:
+            if not run.test_sets:
+                from framepred.runs import publish
+
+                publish(self.state.run_folder(run.name), scored, weights=run.weights)
+            entry["published"] = publishing.publish_if_better(run.name, scored, self.published, run.weights)
+        self.say(f"{run.name}: {entry['published']}")
+        if trouble := publishing.bring_up_to_date(self.published):
+            self.say(trouble)
+        return True
+
+
+def caller(device: str) -> Caller:
+    """What calls the notebooks on this machine."""
+    caller = Caller(device)
+    caller.listen()
+    return caller
