@@ -92,9 +92,22 @@ def show(runs: list[Run], state, minutes: float, device: str) -> None:
         say(f"{run.priority:3d}  {run.name:32s} {what}{target}")
 
 
-def work(given: argparse.Namespace, runs: list[Run], device: str, state) -> int:
+def reopen(runs: list[Run], state) -> None:
+    """Let runs that are done become longer, if they have a checkpoint to go on from."""
+    from framepred.checkpoints import list_checkpoints
+
+    for run in runs:
+        if state.done(run.name):
+            if list_checkpoints(state.run_folder(run.name) / "checkpoints"):
+                del state.runs[run.name]
+            else:
+                say(f"{run.name}: stays as it is, its checkpoint is not here")
+    state.save()
+
+
+def work(given: argparse.Namespace, runs: list[Run], device: str, state, published: Path) -> int:
     """A campaign, from the preflight to the last line."""
-    from campaigning import publishing, results
+    from campaigning import results
     from campaigning.queue import Queue, caller
 
     from framepred.runs import held
@@ -107,16 +120,14 @@ def work(given: argparse.Namespace, runs: list[Run], device: str, state) -> int:
         state.save()
         runs = preflight.digits_here(runs, say)
         if given.more:
-            for run in runs:
-                if state.done(run.name):
-                    del state.runs[run.name]
+            reopen(runs, state)
         todo = open_runs(runs, state, given.minutes)
         preflight.check_machine(state.folder, device, say)
         able = [run for run in todo if run.name in state.runs or run.minutes <= given.minutes]
         found = preflight.check_runs(able, state.folder, device, say)
         call = caller(device)
         queue = Queue(
-            found.runs, state, call, began + 60 * given.minutes, given.runs or publishing.PUBLISHED,
+            found.runs, state, call, began + 60 * given.minutes, published,
             found.step_seconds, found.compile_off, stopped=lambda: call.stopped,
         )  # fmt: skip
         queue.work()
@@ -148,6 +159,8 @@ def campaign(given: argparse.Namespace) -> int:
     Raises:
         PlanError: if that is impossible.
     """
+    from campaigning import travel
+    from campaigning.publishing import PUBLISHED
     from campaigning.state import State
 
     if given.render:
@@ -155,6 +168,20 @@ def campaign(given: argparse.Namespace) -> int:
 
         return render(read_plan(given.plan), given.check)
     state = State(given.state.resolve())
+    published = given.runs or PUBLISHED
+    if given.adopt:
+        travel.adopt(state, given.adopt, published, say)
+        return 0
+    code = 0
+    if given.minutes is not None or not given.pack:
+        code = train(given, state, published)
+    if given.pack and not given.dry_run:
+        travel.pack(state, given.pack, int(given.part_mib * 2**20), given.parts, say)
+    return code
+
+
+def train(given: argparse.Namespace, state, published: Path) -> int:
+    """The minutes' work, or with --dry-run what it would be."""
     if given.minutes is None:
         raise PlanError("how long may it take? Give --minutes, such as --minutes 15")
     device = device_of(given.device, given.dry_run)
@@ -162,7 +189,7 @@ def campaign(given: argparse.Namespace) -> int:
     if given.dry_run:
         show(runs, state, given.minutes, device)
         return 0
-    return work(given, runs, device, state)
+    return work(given, runs, device, state, published)
 
 
 if __name__ == "__main__":
