@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 SCORING = 0.15  # the share of a run's time that is kept for scoring it
 MARGIN = 0.95  # of the training time is planned; a machine may become slower
 LAST_PART = 0.8  # of its steps after which a run's plan stays as it is: its learning rate should fall once
+OVERHEAD = 15.0  # seconds that a call of a notebook takes beside its work, until they are measured
+LEAST = 10.0  # seconds that are worth beginning something in
 SLICE = 600.0  # seconds between two looks at the speed
 FIRST_SLICE = 30.0
 FEWEST_CLIPS = 10  # that a score is worth something for

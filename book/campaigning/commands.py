@@ -19,6 +19,10 @@ FINE = (0, 75)  # finished, or out of time: run.json says which
 MEMORY = ("out of memory", "outofmemory", "can't allocate memory", "cannot allocate memory")
 
 
+class RunFailed(Exception):
+    """A run cannot go on; the message says why."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a call ended: its exit code, the seconds it took and the end of what it wrote."""

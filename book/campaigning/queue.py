@@ -8,20 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from campaigning import budget, publishing, results
-from campaigning.budget import Speed
-from campaigning.commands import Caller, Outcome
+from campaigning import budget, publishing
+from campaigning.budget import LEAST, OVERHEAD, Speed
+from campaigning.commands import Caller, Outcome, RunFailed
 from campaigning.plan import Run
+from campaigning.scoring import score
 from campaigning.state import State
 
-OVERHEAD = 15.0  # seconds that a call of a notebook takes beside its work, until they are measured
-LEAST = 10.0  # seconds that are worth beginning something in
 ENOUGH = 0.9  # of a smallest budget: the preflight has had a part of the time
 GUESS = 10_000  # steps, where nothing is known of the speed
-
-
-class RunFailed(Exception):
-    """A run cannot go on; the message says why."""
 
 
 @dataclass
@@ -207,59 +202,10 @@ class Queue:
             raise RunFailed(outcome.reason)
         self.state.save()
 
-    # --- scores ------------------------------------------------------------------------------------------------------
+    # --- after it ----------------------------------------------------------------------------------------------------
 
     def _score(self, run: Run, entry: dict[str, Any]) -> bool:
-        """Score the first test set under the protocol of the target, then all the rest; fewer clips where time is short."""
-        if not run.test_sets:
-            return True
-        overhead = entry.get("overhead", OVERHEAD)
-        ends = time.monotonic() + min(self.left, max(entry["reserve"], 2 * overhead + 2 * LEAST))
-        step, validation, _ = entry["speed"]
-        per_clip = validation / run.parameters.get("validation_clips", 500) or step / run.batch_size
-        seconds = (ends - time.monotonic()) * 0.45 - overhead
-        n = entry.setdefault("clips", budget.clips_in(seconds, per_clip, run.clips))
-        self.state.save()
-        outcome = self._evaluate(run, ends, test_sets=run.test_sets[0], protocols=run.protocol, n=n)
-        if outcome is None:
-            return False
-        key = f"{run.test_sets[0]}/{run.protocol}"
-        entry["result"] = results.result(self.state.scored_folder(run.name), key)
-        self.state.save()
-        self.say(f"{run.name}: {results.sentence(run, entry['result'])}")
-
-        per_clip = max(per_clip, (outcome.seconds - overhead) / n)
-        protocols, others = results.protocols(run), len(run.test_sets) - 1
-        seconds = ends - time.monotonic() - overhead
-        n = budget.clips_in(seconds / 2 / (protocols - 1), per_clip, n)
-        seconds -= n * per_clip * (protocols - 1)
-        n_others = budget.clips_in(seconds / max(1, others * protocols), per_clip, run.clips_others)
-        if self.left > overhead:
-            self.say(f"{run.name}: the other scores on {n:,} clips of {run.test_sets[0]}, {n_others:,} of others")
-            if self._evaluate(run, ends, test_sets=" ".join(run.test_sets), n=n, n_others=n_others) is None:
-                return False
-        return True
-
-    def _evaluate(self, run: Run, ends: float, **given: Any) -> Outcome | None:
-        """Call the notebook that scores, with smaller batches when memory runs out; None if it was interrupted."""
-        folder = self.state.scored_folder(run.name)
-        folder.parent.mkdir(exist_ok=True)
-        batch = run.score_batch
-        while True:
-            minutes = round(max(60, ends - time.monotonic()) / 60, 4)  # the first score is always worth a minute
-            given |= {
-                "run": self.state.run_folder(run.name), "publish": folder, "batch_size": batch, "minutes": minutes,
-            }  # fmt: skip
-            outcome = self.call("evaluate", given, self.state.folder / f"{run.name}.log")
-            if self.stopped():
-                return None
-            if outcome.fine:
-                return outcome
-            if not outcome.out_of_memory or batch == 1:
-                raise RunFailed(f"its scoring failed: {outcome.reason}")
-            batch //= 2
-
-    # --- publishing --------------------------------------------------------------------------------------------------
+        return score(self, run, entry) if run.test_sets else True
 
     def _publish(self, run: Run, entry: dict[str, Any]) -> bool:
         scored = self.state.scored_folder(run.name)
