@@ -22,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the package needn't be ins
 from campaigning import preflight
 from campaigning.plan import DEVICES, PLAN, ROOT, PlanError, Run, read_plan, select
 
+PACKING = 20.0  # seconds of the time that are kept for it
+
 
 def parse(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -126,8 +128,9 @@ def work(given: argparse.Namespace, runs: list[Run], device: str, state, publish
         able = [run for run in todo if run.name in state.runs or run.minutes <= given.minutes]
         found = preflight.check_runs(able, state.folder, device, say)
         call = caller(device)
+        deadline = began + 60 * given.minutes - (PACKING if given.pack else 0)
         queue = Queue(
-            found.runs, state, call, began + 60 * given.minutes, published,
+            found.runs, state, call, deadline, published,
             found.step_seconds, found.compile_off, stopped=lambda: call.stopped,
         )  # fmt: skip
         queue.work()
@@ -146,10 +149,8 @@ def main(words: list[str] | None = None) -> int:
         return campaign(given)
     except ImportError as error:
         say(f"without a package nothing can be done: {error}")
-    except PlanError as error:
+    except (PlanError, OSError) as error:  # OSError: no room, no permission, another campaign in the same folder
         say(f"campaign: {error}")
-    except FileExistsError:
-        say(f"campaign: another one is at work in {given.state}; wait until it has ended, or give another --state")
     return 1
 
 

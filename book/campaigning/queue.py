@@ -16,6 +16,7 @@ from campaigning.scoring import score
 from campaigning.state import State
 
 ENOUGH = 0.9  # of a smallest budget: the preflight has had a part of the time
+PATIENCE = 60  # seconds for a training that outlived its campaign
 GUESS = 10_000  # steps, where nothing is known of the speed
 
 
@@ -146,7 +147,7 @@ class Queue:
         room = self.left - overhead - (overhead if run.test_sets else 0)
         if not entry["slices"]:
             first = budget.FIRST_SLICE * (3 if entry.get("compile", run.parameters.get("compile")) else 1)
-            return min(first, remaining / 4, room)
+            return min(first, max(remaining / 4, LEAST / 2), room)
         if remaining > 1.5 * budget.SLICE:
             return min(budget.SLICE, room)
         return min(1.25 * max(remaining, LEAST) + LEAST, room)  # the last one; its steps end it before
@@ -163,6 +164,7 @@ class Queue:
             "out": self.state.run_folder(run.name), "steps": entry["steps"], "minutes": round(seconds / 60, 4),
             "accumulate": entry["accumulate"], "compile": entry["compile"],
         }  # fmt: skip
+        _wait_until_free(self.state.run_folder(run.name))
         outcome = self.call(run.network, given, self.state.folder / f"{run.name}.log")
         if self.stopped():
             return False
@@ -221,6 +223,18 @@ class Queue:
         if trouble := publishing.bring_up_to_date(self.published):
             self.say(trouble)
         return True
+
+
+def _wait_until_free(folder: Path) -> None:
+    """Wait for the training of a campaign that was killed: told to stop, it writes its last checkpoint."""
+    from framepred.runs import held
+
+    for _ in range(PATIENCE if folder.exists() else 0):
+        try:
+            with held(folder):
+                return
+        except FileExistsError:
+            time.sleep(1)
 
 
 def caller(device: str) -> Caller:

@@ -58,7 +58,7 @@ def summary(runs: Iterable[Run], state: State, skipped: Iterable[str]) -> tuple[
         if "failed" in entry:
             failed.append(run.name)
         if entry.get("status") == "done":
-            lines.append(f"{run.name}: {sentence(run, entry.get('result'))}; {entry['published']}")
+            lines.append(f"{run.name}: {sentence(run, entry.get('result'))}; {entry.get('published', 'adopted')}")
         elif run.name not in failed:
             open_.append(run.name)
     if open_:

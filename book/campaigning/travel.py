@@ -137,7 +137,9 @@ def adopt(state: State, folder: Path, published: Path, say: Callable[[str], None
     state.runs |= {name: entries[name] for name in adopted}
     state.save()
     for name in adopted:
-        say(f"{name}: adopted; {_publish(state, name, published)}")
+        state.runs[name]["published"] = _publish(state, name, published)
+        say(f"{name}: adopted; {state.runs[name]['published']}")
+    state.save()
     if trouble := publishing.bring_up_to_date(published):
         say(trouble)
 
