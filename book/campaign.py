@@ -129,9 +129,10 @@ def work(given: argparse.Namespace, runs: list[Run], device: str, state, publish
         found = preflight.check_runs(able, state.folder, device, say)
         call = caller(device)
         deadline = began + 60 * given.minutes - (PACKING if given.pack else 0)
+        enough = max(0.5, 0.98 * (deadline - time.monotonic()) / (60 * given.minutes))
         queue = Queue(
             found.runs, state, call, deadline, published,
-            found.step_seconds, found.compile_off, stopped=lambda: call.stopped,
+            found.step_seconds, found.compile_off, enough, stopped=lambda: call.stopped,
         )  # fmt: skip
         queue.work()
         lines, code = results.summary(runs, state, found.skipped)
@@ -177,13 +178,18 @@ def campaign(given: argparse.Namespace) -> int:
     if given.minutes is not None or not given.pack:
         code = train(given, state, published)
     if given.pack and not given.dry_run:
-        travel.pack(state, given.pack, int(given.part_mib * 2**20), given.parts, say)
+        try:
+            travel.pack(state, given.pack, int(given.part_mib * 2**20), given.parts, say)
+        except PlanError as error:
+            if given.minutes is None:
+                raise
+            say(f"nothing packed: {error}")
     return code
 
 
 def train(given: argparse.Namespace, state, published: Path) -> int:
     """The minutes' work, or with --dry-run what it would be."""
-    if given.minutes is None:
+    if given.minutes is None or not given.minutes > 0:
         raise PlanError("how long may it take? Give --minutes, such as --minutes 15")
     device = device_of(given.device, given.dry_run)
     runs = select(read_plan(given.plan), device, given.only)

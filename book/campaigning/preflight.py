@@ -23,7 +23,7 @@ from typing import Any
 from campaigning.plan import ROOT, Run
 
 EXTRA = ("papermill", "ipykernel")  # of the book's packages, those that run a notebook
-SECONDS = {"plain": 120, "compiled": 240}  # after which a step is given up
+SECONDS = {"plain": 60, "compiled": 180}  # after which a step is given up
 BYTES = 60  # of disk for each parameter: weights, average, best and optimiser, in three checkpoints
 
 
@@ -177,6 +177,8 @@ def step_of(how: Mapping[str, Any]) -> dict[str, Any]:
             text=True,
         )
     except subprocess.TimeoutExpired as error:
+        if not how["compile"]:  # a busy machine is slow, and not broken
+            return {}
         return {"error": f"nothing after {error.timeout:.0f} s"}
     if done.returncode:
         lines = done.stderr.strip().splitlines()

@@ -15,7 +15,6 @@ from campaigning.plan import Run
 from campaigning.scoring import score
 from campaigning.state import State
 
-ENOUGH = 0.9  # of a smallest budget: the preflight has had a part of the time
 PATIENCE = 60  # seconds for a training that outlived its campaign
 GUESS = 10_000  # steps, where nothing is known of the speed
 
@@ -29,6 +28,7 @@ class Queue:
     published: the folder of the published runs.
     step_seconds: of one step by a run's name, from the preflight: the first guess.
     compile_off: the runs that cannot be compiled here.
+    enough: the share of its smallest budget that a run must get: the preflight, too, takes its part of the minutes.
     """
 
     runs: list[Run]
@@ -38,6 +38,7 @@ class Queue:
     published: Path
     step_seconds: Mapping[str, float] = field(default_factory=dict)
     compile_off: Collection[str] = ()
+    enough: float = 0.95
     stopped: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = lambda line: print(line, flush=True)
 
@@ -69,7 +70,7 @@ class Queue:
         for run in runs:
             if run.name in self.state.runs:
                 return run if self.left > LEAST else None
-        needs = {run.name: ENOUGH * 60 * run.minutes for run in runs}
+        needs = {run.name: self.enough * 60 * run.minutes for run in runs}
         fitting = budget.fitting(runs, needs, self.left)
         if not fitting:
             return None
@@ -187,8 +188,9 @@ class Queue:
             entry["overhead"] = max(1.0, wall - record["sessions"][-1]["seconds"])
             nats = publishing.validation_nats(record)
             judged = "" if nats is None else f", {nats:.1f} nats in validation"
-            rate = run.batch_size / speed.step
-            self.say(f"{run.name}: step {record['steps']:,} of {entry['steps']:,}, {rate:.1f} clips/s{judged}")
+            entry["clips_per_second"] = round(run.batch_size / speed.step, 2)
+            what = f"step {record['steps']:,} of {entry['steps']:,}, {entry['clips_per_second']:.1f} clips/s"
+            self.say(f"{run.name}: {what}{judged}")
         self.state.save()
 
     def _mend(self, run: Run, entry: dict[str, Any], outcome: Outcome) -> None:

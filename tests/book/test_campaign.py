@@ -199,6 +199,7 @@ def test_a_bad_plan_is_one_line_that_says_what_is_wrong(text, tmp_path, capsys):
         (["--minutes", "5", "--dry-run"], "smallest useful budget"),
         (["--minutes", "15", "--plan", "no.toml"], "no plan at no.toml"),
         ([], "Give --minutes"),
+        (["--minutes", "0"], "Give --minutes"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(words, message, tmp_path, capsys, monkeypatch):
@@ -348,7 +349,16 @@ def test_without_time_for_all_there_is_more_to_do(tmp_path, machine, monkeypatch
     assert "more to do: b; the same command goes on" in out and "published in a" in out
 
 
-def call_main(folder: Path, machine, monkeypatch, minutes=40, *words) -> int:
+def test_a_slow_preflight_does_not_cost_the_run_that_just_fitted(tmp_path, machine, monkeypatch, capsys):
+    def step(how):
+        machine.now += 45
+        return {"seconds": 0.5, "parameters": 1}
+
+    assert call_main(tmp_path, machine, monkeypatch, 10, "--pack", str(tmp_path / "parts"), step=step) == 75
+    assert "published in a" in capsys.readouterr().out and machine.now <= 600
+
+
+def call_main(folder: Path, machine, monkeypatch, minutes=40, *words, step=None) -> int:
     """The command, on the played machine; its runs are a and b."""
     plan = folder / "plan.toml"
     table = TABLE.replace("minutes = 1\n", 'minutes = 10\ndigits = "uci"\ntest_sets = ["uci-2"]\n')
@@ -356,7 +366,7 @@ def call_main(folder: Path, machine, monkeypatch, minutes=40, *words) -> int:
     machine.stopped = False
     monkeypatch.setattr(campaign, "time", machine)
     monkeypatch.setattr(queue, "caller", lambda device: machine)
-    monkeypatch.setattr(preflight, "step_of", lambda how: {"seconds": machine.step, "parameters": 1})
+    monkeypatch.setattr(preflight, "step_of", step or (lambda how: {"seconds": machine.step, "parameters": 1}))
     given = {"--plan": plan, "--state": folder / "state", "--runs": folder / "published", "--minutes": minutes}
     return campaign.main([str(word) for item in given.items() for word in item] + ["--device", "cpu", *words])
 
