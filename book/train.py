@@ -1,15 +1,20 @@
-"""Run a training notebook, or the one that evaluates or measures, from a terminal.
+"""Train a network in its notebook, or run the one that evaluates or measures, from a terminal.
 
     python book/train.py convlstm -p preset patched -p minutes 10
     python book/train.py evaluate -p run runs/convlstm-patched
     python book/train.py throughput
 
-Parameters are those of the notebook's first cell. The notebook with its outputs is kept in the run's folder. Ctrl-C and
-SIGTERM end the training with a checkpoint, and the notebook goes on to its last figures.
+Parameters are those of the notebook's first cell; a network's name runs train.ipynb with that `network`. The notebook with
+its outputs is kept in the run's folder. Ctrl-C and SIGTERM end the training with a checkpoint, and the notebook goes on to
+its last figures.
+
+The exit code is 0 when all is done: a training its steps, or as many as its patience allows. It is 75 (EX_TEMPFAIL) when a
+training ran out of time or was interrupted: the same call goes on. It is 1 after an error, and 2 if the call is wrong.
 """
 
 import argparse
 import ast
+import os
 import shutil
 import signal
 import sys
@@ -20,8 +25,11 @@ import papermill
 import psutil
 
 from framepred import runs
+from framepred.models import NETWORKS
 
-NOTEBOOKS = Path(__file__).parent / "training"
+FOLDER = Path(__file__).parent / "training"
+OTHERS = ("evaluate", "throughput")  # notebooks that train nothing
+UNFINISHED = getattr(os, "EX_TEMPFAIL", 75)  # Windows has no name for it
 # Errors of our own checks, whose message says all.
 OURS = ("ValueError", "FileExistsError", "FileNotFoundError", "ConnectionError", "PermissionError")
 
@@ -34,19 +42,27 @@ def value(text: str):
         return text
 
 
-def run_folder(name: str, given: dict) -> Path:
+def parameters(notebook: Path, given: dict) -> dict:
+    """All parameters of a notebook: those given, and its defaults."""
+    about = papermill.inspect_notebook(str(notebook))
+    return {**{key: value(parameter["default"]) for key, parameter in about.items()}, **given}
+
+
+def run_folder(notebook: Path, values: dict) -> Path:
     """Where the notebook will put its run; its own rule, needed here to keep the notebook there."""
-    defaults = {key: value(about["default"]) for key, about in papermill.inspect_notebook(path_of(name)).items()}
-    values = {**defaults, **given}
-    if name == "evaluate":
+    if notebook.stem == "evaluate":
         return runs.run_folder(values["run"])
-    if name == "throughput":
+    if notebook.stem == "throughput":
         return Path(values["out"])
-    return Path(values["out"] or f"runs/{name}-{values['preset']}")
+    return Path(values["out"] or f"runs/{values['network']}-{values['preset']}")
 
 
-def path_of(name: str) -> str:
-    return str(NOTEBOOKS / f"{name}.ipynb")
+def unfinished(folder: Path, steps: int) -> bool:
+    """Whether the run there has steps left to do."""
+    record = runs.read_record(folder)
+    if record is None or not record.get("sessions"):
+        return True
+    return record["steps"] < steps and record["sessions"][-1]["ended"] != "patience"
 
 
 def interrupt_kernel(*_) -> None:
@@ -55,10 +71,10 @@ def interrupt_kernel(*_) -> None:
         child.send_signal(signal.SIGINT)
 
 
-def keep(executed: Path, as_name: str, notebook: str, given: dict) -> None:
+def keep(executed: Path, as_name: str, notebook: Path, values: dict) -> None:
     """Copy an executed notebook to the folder of its run, if it came so far that there is one."""
     try:
-        folder = run_folder(notebook, given)
+        folder = run_folder(notebook, values)
     except (FileNotFoundError, ConnectionError):
         return
     if folder.is_dir():
@@ -69,19 +85,25 @@ def keep(executed: Path, as_name: str, notebook: str, given: dict) -> None:
 
 
 def main() -> int:
-    names = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("notebook", choices=names)
+    parser.add_argument("what", choices=[*NETWORKS, *OTHERS], help="a network to train, or another notebook")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter")
     arguments = parser.parse_args()
-    given = {key: value(text) for key, text in arguments.p}
+    what, given = arguments.what, {key: value(text) for key, text in arguments.p}
+    trains = what in NETWORKS
+    if trains:
+        if given.get("network", what) != what:
+            parser.error(f"{what} is to be trained, but the parameter network is {given['network']!r}")
+        given["network"] = what
+    notebook = FOLDER / f"{'train' if trains else what}.ipynb"
+    values = parameters(notebook, given)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt_kernel)
     with tempfile.TemporaryDirectory() as folder:
-        executed = Path(folder) / f"{arguments.notebook}.ipynb"
+        executed = Path(folder) / notebook.name
         try:
             papermill.execute_notebook(
-                path_of(arguments.notebook),
+                str(notebook),
                 str(executed),
                 given,
                 kernel_name="python3",
@@ -90,13 +112,16 @@ def main() -> int:
                 stderr_file=sys.stderr,
             )
         except papermill.PapermillExecutionError as error:
+            if trains and error.ename == "KeyboardInterrupt":  # before the first step, or after the last one
+                print(f"{what}: interrupted; the same call goes on", file=sys.stderr)
+                return UNFINISHED
             if error.ename not in OURS:  # no check of ours, so where it happened matters
                 print(*error.traceback, sep="\n", file=sys.stderr)
-                keep(executed, f"{arguments.notebook}-failed.ipynb", arguments.notebook, given)
-            print(f"{arguments.notebook}: {error.ename}: {error.evalue}", file=sys.stderr)
+                keep(executed, f"{notebook.stem}-failed.ipynb", notebook, values)
+            print(f"{what}: {error.ename}: {error.evalue}", file=sys.stderr)
             return 1
-        keep(executed, executed.name, arguments.notebook, given)
-    return 0
+        keep(executed, executed.name, notebook, values)
+    return UNFINISHED if trains and unfinished(run_folder(notebook, values), values["steps"]) else 0
 
 
 if __name__ == "__main__":

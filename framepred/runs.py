@@ -64,7 +64,7 @@ def load(run: str | os.PathLike) -> FramePredictor:
             f"{folder / 'config.json'} names the network {config.get('network')!r}; known: {', '.join(NETWORKS)}. "
             f"A network of your own loads itself: MyNetwork.from_pretrained({str(folder)!r})"
         )
-    _weights_of(folder)
+    weights_of(folder)
     with contextlib.redirect_stdout(io.StringIO()):  # huggingface_hub prints where it reads from
         return NETWORKS[config["network"]].from_pretrained(folder).eval()
 
@@ -76,19 +76,24 @@ def load_weights(run: str | os.PathLike, model: FramePredictor) -> None:
         FileNotFoundError: if there is no such run, or it has no weights.
         ValueError: if they do not fit.
     """
-    folder = run_folder(run)
+    path = weights_of(run)
     try:
-        model.load_state_dict(load_file(_weights_of(folder)))
+        model.load_state_dict(load_file(path))
     except RuntimeError as error:
-        network = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("network")
+        network = json.loads((path.parent / "config.json").read_text(encoding="utf-8")).get("network")
         raise ValueError(f"the weights of {run} ({network}) do not fit this {model.network}: {error}") from error
 
 
-def _weights_of(folder: Path) -> Path:
-    path = folder / "model.safetensors"
+def weights_of(run: str | os.PathLike) -> Path:
+    """The file with the weights of a run, as `run_folder` takes it.
+
+    Raises:
+        FileNotFoundError: if there is no such run, or it has no weights.
+    """
+    path = run_folder(run) / "model.safetensors"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{folder} holds no weights: they were left out of the published run, or not yet written"
+            f"{path.parent} holds no weights: they were left out of the published run, or not yet written"
         )
     return path
 

@@ -48,7 +48,18 @@ from framepred.metrics import cross_entropy
 from framepred.models.base import FramePredictor
 from framepred.moving import MovingDigits, _send, _uniform
 from framepred.optimisers import make_optimizers, parameter_groups
-from framepred.runs import claim, describe, held, load_history, load_weights, provenance, save_run, sweep
+from framepred.runs import (
+    claim,
+    describe,
+    held,
+    load_history,
+    load_weights,
+    provenance,
+    read_record,
+    save_run,
+    sweep,
+    weights_of,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     import pandas
@@ -149,6 +160,7 @@ def train(
     Raises:
         ValueError: if clips, config and processes do not fit, or if `out` holds a run that differs (it says where).
         FileExistsError: if `out` holds something else, or another process is training there.
+        FileNotFoundError: if there is no run `warm_start`, or it has no weights.
         FloatingPointError: when loss or gradient are no longer finite; it names step, clips and last checkpoint.
         OSError: if a checkpoint cannot be written; the one before is whole.
     """
@@ -163,6 +175,8 @@ def train(
     _check(model, clips, config, validation, n_processes)
     device = processes.device if n_processes > 1 else next(model.parameters()).device
     folder = None if out is None else Path(out)
+    if warm_start is not None and (folder is None or read_record(folder) is None):
+        weights_of(warm_start)  # if there are none, nothing is written
     with held(folder if rank == 0 else None):
         return _train(model, clips, config, folder, progress, validation, warm_start, processes, device, began)
 

@@ -863,6 +863,24 @@ def test_warm_start_begins_with_the_weights_of_another_run_and_names_it(clips, t
         train(build("vpn", "tiny"), clips, config, out=tmp_path / "third", warm_start=finished)
 
 
+def test_warm_start_from_no_run_or_one_without_weights_leaves_no_folder(clips, tmp_path, finished):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(finished / "config.json", bare)
+    for parent, message in ((tmp_path / "nowhere", "no run at .*nowhere"), (bare, "bare holds no weights")):
+        with pytest.raises(FileNotFoundError, match=message):
+            train(build("convlstm", "tiny"), clips, small(), out=tmp_path / "runs" / "new", warm_start=parent)
+        assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_goes_on_when_the_one_that_it_started_from_is_gone(clips, tmp_path, finished):
+    parent = shutil.copytree(finished, tmp_path / "parent")
+    train(build("convlstm", "tiny"), clips, small(seed=1, steps=2), out=tmp_path / "new", warm_start=parent)
+    shutil.rmtree(parent)
+    train(build("convlstm", "tiny"), clips, small(seed=1, steps=3), out=tmp_path / "new", warm_start=parent)
+    assert record(tmp_path / "new")["steps"] == 3
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_published_run_loads_with_weights_rounded_to_half_precision(precision, finished, tmp_path, clips):
     published = runs.publish(finished, tmp_path / "convlstm-tiny", precision)

@@ -137,11 +137,8 @@ def test_the_committed_plan_names_what_the_notebooks_know():
     assert {run.name for run in runs if run.preset == "thesis"} == {
         "spatiotemporal-thesis", "spatiotemporal-thesis-one-step", "convlstm-thesis", "vpn-thesis",
     }  # fmt: skip
+    known = set(papermill.inspect_notebook(str(ROOT / "book" / "training" / "train.ipynb")))
     for run in runs:
-        path = ROOT / "book" / "training" / f"{run.network}.ipynb"
-        if not path.exists():  # one notebook for all networks
-            path = path.with_name("train.ipynb")
-        known = set(papermill.inspect_notebook(str(path)))
         assert set(run.parameters) <= known and set(OURS) <= known
         assert run.test_sets or not run.weights
     assert min(run.minutes for run in select(runs, "cpu")) <= 15  # of the first call that the book suggests
@@ -358,10 +355,13 @@ def test_a_slow_preflight_does_not_cost_the_run_that_just_fitted(tmp_path, machi
     assert "published in a" in capsys.readouterr().out and machine.now <= 600
 
 
+PACE = "parameters = { validation_clips = 40 }\n"  # so that a clip takes as long in validation as in scoring
+
+
 def call_main(folder: Path, machine, monkeypatch, minutes=40, *words, step=None) -> int:
     """The command, on the played machine; its runs are a and b."""
     plan = folder / "plan.toml"
-    table = TABLE.replace("minutes = 1\n", 'minutes = 10\ndigits = "uci"\ntest_sets = ["uci-2"]\n')
+    table = TABLE.replace("minutes = 1\n", 'minutes = 10\ndigits = "uci"\ntest_sets = ["uci-2"]\n' + PACE)
     plan.write_text(f"[[run]]\n{table}[[run]]\n{table.replace(chr(34) + 'a' + chr(34), chr(34) + 'b' + chr(34))}")
     machine.stopped = False
     monkeypatch.setattr(campaign, "time", machine)

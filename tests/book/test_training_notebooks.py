@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import os
@@ -16,12 +17,14 @@ import papermill
 import pytest
 
 from framepred import TrainConfig
+from framepred.config import RECIPE
 from framepred.models import NETWORKS
 from framepred.runs import load_scores, read_record
 
 ROOT = Path(__file__).parents[2]
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("spatiotemporal", "vpn", "evaluate")]
 SCRIPT = ROOT / "book" / "train.py"
+TRAIN = ROOT / "book" / "training" / "train.ipynb"
+UNFINISHED = 75  # EX_TEMPFAIL
 SMALL = {"preset": "tiny", "digits": "uci", "batch_size": 2, "validation_clips": 4, "validate_every": 10}
 
 
@@ -42,19 +45,60 @@ def run(folder: Path, notebook: str, **parameters) -> tuple[int, str]:
     return process.returncode, output
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_parameters_are_those_of_the_config_and_a_few_more(network):
-    known = set(papermill.inspect_notebook(str(ROOT / "book" / "training" / f"{network}.ipynb")))
+def test_parameters_are_those_of_the_config_and_a_few_more():
+    known = set(papermill.inspect_notebook(str(TRAIN)))
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     assert fields <= known
-    more = {"preset", "digits", "n_digits", "acceleration", "out", "warm_start", "processes", "KNOWN"}
-    assert known - fields - {"checkpointing"} == more
+    more = {
+        "network",
+        "preset",
+        "digits",
+        "n_digits",
+        "acceleration",
+        "out",
+        "warm_start",
+        "processes",
+        "checkpointing",
+    }
+    assert known - fields == {*more, "KNOWN"}
 
 
-@pytest.mark.parametrize("network", ["convlstm", *SLOW])
-def test_a_parameter_that_the_notebook_does_not_know_is_an_error(network, tmp_path):
-    code, output = run(tmp_path, network, learningrate=0.1)
+def test_what_is_not_given_is_the_recipe_that_the_published_runs_have():
+    about = papermill.inspect_notebook(str(TRAIN))
+    assert next(iter(about)) == "network"
+    given = {name: ast.literal_eval(about[name]["default"]) for name in vars(TrainConfig())}
+    assert {name: given[name] for name in RECIPE} == RECIPE
+    plan = {name: given[name] for name in ("steps", "validate_every")}
+    assert TrainConfig(**given) == TrainConfig.recipe(**plan)
+
+
+@pytest.mark.parametrize("notebook", ["convlstm", pytest.param("evaluate", marks=pytest.mark.slow)])
+def test_a_parameter_that_the_notebook_does_not_know_is_an_error(notebook, tmp_path):
+    code, output = run(tmp_path, notebook, learningrate=0.1)
     assert code == 1 and "unknown parameters: learningrate" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_is_named_once(tmp_path):
+    code, output = run(tmp_path, "convlstm", network="vpn")
+    assert code == 2 and output.endswith("convlstm is to be trained, but the parameter network is 'vpn'\n")
+    code, output = run(tmp_path, "vpm")
+    assert code == 2 and "invalid choice: 'vpm'" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"network": "vpm"}, "ValueError: unknown network 'vpm'; known: convlstm, spatiotemporal, vpn"),
+        ({"checkpointing": True}, "ValueError: checkpointing is for vpn only, and network is 'convlstm'"),
+    ],
+)
+def test_notebook_refuses_what_no_network_can(given, message, tmp_path):
+    with pytest.raises(papermill.PapermillExecutionError) as error:
+        papermill.execute_notebook(str(TRAIN), None, given, kernel_name="python3", cwd=tmp_path, progress_bar=False)
+    assert f"{error.value.ename}: {error.value.evalue}" == message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -68,14 +112,10 @@ def test_notebook_trains_then_resumes_and_is_kept_and_the_run_is_evaluated(netwo
         record = read_record(folder)
         assert record["steps"] == steps
     assert [session["from_step"] for session in record["sessions"]] == [0, 10]
-    notebook = nbformat.read(folder / f"{network}.ipynb", 4)
-    pictures = [
-        output
-        for cell in notebook.cells
-        for output in cell.get("outputs", [])
-        if "image/png" in output.get("data", {}) and "text/plain" in output["data"]
-    ]
-    assert len(pictures) >= 2, "a learning curve and a film strip"
+    notebook = nbformat.read(folder / "train.ipynb", 4)
+    shown = [output.data for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
+    assert sum("image/png" in data and "text/plain" in data for data in shown) >= 2, "a learning curve and a film strip"
+    assert ["FlowPlayer" in data["text/plain"] for data in shown].count(True) == (network == "spatiotemporal")
 
     code, output = run(tmp_path, "evaluate", run=folder, test_sets="uci-2 uci-1", n=3, n_others=2)
     assert code == 0, output
@@ -101,11 +141,23 @@ def test_interrupt_ends_the_training_with_a_checkpoint_and_the_notebook_goes_on(
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=200)
-    assert process.returncode == 0, output
+    assert process.returncode == UNFINISHED, output
     record = read_record(folder)
     assert 0 < record["steps"] < 100_000
     assert record["sessions"][-1]["ended"] == "SIGINT"
-    assert (folder / "convlstm.ipynb").is_file()
+    assert (folder / "train.ipynb").is_file()
+
+
+@pytest.mark.slow
+def test_exit_code_tells_a_run_that_is_to_go_on_from_one_that_is_done(tmp_path):
+    code, output = run(tmp_path, "convlstm", steps=100_000, minutes=0.02, **SMALL)
+    assert code == UNFINISHED and "the same call resumes" in output, output
+    steps = read_record(tmp_path / "runs" / "convlstm-tiny")["steps"]
+    assert 0 < steps < 100_000
+    assert run(tmp_path, "convlstm", steps=steps, **SMALL)[0] == 0  # no more is asked for
+    few = {**SMALL, "validate_every": 1, "log_every": 1}
+    code, output = run(tmp_path, "convlstm", steps=100_000, patience=1, out="patient", **few)
+    assert code == 0 and read_record(tmp_path / "patient")["sessions"][-1]["ended"] == "patience", output
 
 
 @pytest.mark.slow
@@ -120,7 +172,7 @@ def test_notebook_trains_in_two_processes(tmp_path):
 def test_notebook_that_failed_is_kept_in_the_folder_of_its_run(tmp_path):
     code, output = run(tmp_path, "convlstm", steps=20, learning_rate=3e38, **SMALL)
     assert code == 1 and "Traceback" in output  # the optimiser's: no number of float32 is so large
-    assert (tmp_path / "runs" / "convlstm-tiny" / "convlstm-failed.ipynb").is_file()
+    assert (tmp_path / "runs" / "convlstm-tiny" / "train-failed.ipynb").is_file()
 
 
 @pytest.mark.slow
