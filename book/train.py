@@ -57,12 +57,12 @@ def run_folder(notebook: Path, values: dict) -> Path:
     return Path(values["out"] or f"runs/{values['network']}-{values['preset']}")
 
 
-def unfinished(folder: Path, steps: int) -> bool:
-    """Whether the run there has steps left to do."""
-    record = runs.read_record(folder)
-    if record is None or not record.get("sessions"):
-        return True
-    return record["steps"] < steps and record["sessions"][-1]["ended"] != "patience"
+def sessions(folder: Path) -> list[dict]:
+    """The sessions of the run there; none if there is no run yet."""
+    try:
+        return (runs.read_record(folder) or {}).get("sessions", [])
+    except FileExistsError:  # the notebook will say what is wrong
+        return []
 
 
 def interrupt_kernel(*_) -> None:
@@ -99,6 +99,7 @@ def main() -> int:
     values = parameters(notebook, given)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt_kernel)
+    before = sessions(run_folder(notebook, values)) if trains else []
     with tempfile.TemporaryDirectory() as folder:
         executed = Path(folder) / notebook.name
         try:
@@ -121,7 +122,10 @@ def main() -> int:
             print(f"{what}: {error.ename}: {error.evalue}", file=sys.stderr)
             return 1
         keep(executed, executed.name, notebook, values)
-    return UNFINISHED if trains and unfinished(run_folder(notebook, values), values["steps"]) else 0
+    after = sessions(run_folder(notebook, values)) if trains else []
+    if after == before:  # there was nothing left to do, by the steps or the patience of this call
+        return 0
+    return 0 if after[-1]["ended"] in ("finished", "patience") else UNFINISHED
 
 
 if __name__ == "__main__":

@@ -157,7 +157,12 @@ def test_exit_code_tells_a_run_that_is_to_go_on_from_one_that_is_done(tmp_path):
     assert run(tmp_path, "convlstm", steps=steps, **SMALL)[0] == 0  # no more is asked for
     few = {**SMALL, "validate_every": 1, "log_every": 1}
     code, output = run(tmp_path, "convlstm", steps=100_000, patience=1, out="patient", **few)
-    assert code == 0 and read_record(tmp_path / "patient")["sessions"][-1]["ended"] == "patience", output
+    record = read_record(tmp_path / "patient")
+    assert code == 0 and record["sessions"][-1]["ended"] == "patience", output
+    record["sessions"][-1]["ended"] = "minutes"  # as if stopped there, and the patience were new
+    (tmp_path / "patient" / "run.json").write_text(json.dumps(record))
+    code, output = run(tmp_path, "convlstm", steps=100_000, patience=1, out="patient", **few)
+    assert code == 0 and read_record(tmp_path / "patient") == record, output
 
 
 @pytest.mark.slow
