@@ -118,11 +118,11 @@ class PlainConvLSTM(Plain):
 class PlainSpatioTemporal(Plain):
     def read(self, frame, state):
         features = self.network.encode(frame)
-        return features, self.network.cell(features, state and state[1])
+        return features, self.network.cell(F.pixel_unshuffle(features, self.network.patch), state and state[1])
 
     def predict(self, frame, state):
         features, (hidden, _) = state
-        flow = self.network.flow_head(self.network.flow(hidden))
+        flow = self.network.flow_head(self.network.flow(F.pixel_shuffle(hidden, self.network.patch)))
         return {"logits": self.network.decode(warp(features, flow)), "flow": flow}
 
     def loss(self, context, target):

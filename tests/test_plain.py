@@ -10,9 +10,12 @@ from framepred.models.baselines import CalibratedCopy
 from framepred.plain import plain
 
 
-@pytest.mark.parametrize("network", ["convlstm", "spatiotemporal", "vpn"])
-def test_same_loss_same_logits_and_same_gradients(network):
-    model = fp.build(network, "tiny")
+@pytest.mark.parametrize(
+    ("network", "changes"),
+    [("convlstm", {}), ("spatiotemporal", {}), ("spatiotemporal", {"patch": 2, "cell_kernel": 5}), ("vpn", {})],
+)
+def test_same_loss_same_logits_and_same_gradients(network, changes):
+    model = fp.build(network, "tiny", **changes)
     random = torch.Generator().manual_seed(0)
     for parameter in model.parameters():  # zeros (peepholes, flow head) would hide a mistake
         torch.nn.init.normal_(parameter, std=0.1, generator=random)
