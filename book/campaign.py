@@ -150,6 +150,9 @@ def main(words: list[str] | None = None) -> int:
         return campaign(given)
     except ImportError as error:
         say(f"without a package nothing can be done: {error}")
+    except KeyboardInterrupt:  # before the first training, which would note it
+        say("campaign: interrupted; the same command goes on")
+        return 75
     except (PlanError, OSError) as error:  # OSError: no room, no permission, another campaign in the same folder
         say(f"campaign: {error}")
     return 1
