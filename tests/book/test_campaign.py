@@ -520,6 +520,27 @@ def test_a_step_that_fails_skips_its_runs_only(tmp_path):
     assert big.skipped == ["a"] and "GiB of disk" in said[-1]
 
 
+def test_trials_take_a_minute_and_what_has_run_here_is_not_tried(tmp_path, machine, monkeypatch):
+    monkeypatch.setattr(preflight, "time", machine)
+    tried, said = [], []
+
+    def step(how):
+        machine.now += 40
+        tried.append((how["network"], how["compile"]))
+        return {"seconds": 0.1, "parameters": 10}
+
+    parameters = {**SMALL, "compile": "parts"}
+    runs = [
+        dataclasses.replace(RUN, name=f"{network}{k}", network=network, parameters=parameters)
+        for network in ("convlstm", "vpn", "spatiotemporal")
+        for k in (1, 2)
+    ]
+    found = preflight.check_runs(runs, tmp_path, "cuda", said.append, step, known=["vpn1"])
+    assert found.runs == runs and tried == [("convlstm", False), ("convlstm", "parts")]
+    assert said == ["not tried beforehand, to save time: vpn2, spatiotemporal1, spatiotemporal2"]
+    assert set(found.step_seconds) == {"convlstm1", "convlstm2"}
+
+
 def test_without_mnist_runs_are_an_exercise_that_is_not_published(monkeypatch, tmp_path, machine):
     said = []
     monkeypatch.setattr(fp, "load_digits", lambda source, split="train": SimpleNamespace(source="uci"))
