@@ -126,7 +126,8 @@ def work(given: argparse.Namespace, runs: list[Run], device: str, state, publish
         todo = open_runs(runs, state, given.minutes)
         preflight.check_machine(state.folder, device, say)
         able = [run for run in todo if run.name in state.runs or run.minutes <= given.minutes]
-        found = preflight.check_runs(able, state.folder, device, say)
+        known = [run.name for run in todo if "speed" in state.runs.get(run.name, {})]
+        found = preflight.check_runs(able, state.folder, device, say, known=known)
         call = caller(device)
         deadline = began + 60 * given.minutes - (PACKING if given.pack else 0)
         enough = max(0.5, 0.98 * (deadline - time.monotonic()) / (60 * given.minutes))
@@ -150,6 +151,9 @@ def main(words: list[str] | None = None) -> int:
         return campaign(given)
     except ImportError as error:
         say(f"without a package nothing can be done: {error}")
+    except KeyboardInterrupt:  # before the first training, which would note it
+        say("campaign: interrupted; the same command goes on")
+        return 75
     except (PlanError, OSError) as error:  # OSError: no room, no permission, another campaign in the same folder
         say(f"campaign: {error}")
     return 1

@@ -34,6 +34,10 @@ class Speed:
         """The steps that fit into a time at whose end the run is validated."""
         return max(0, int((seconds - self.start - self.validation) / (self.step + self.validation / validate_every)))
 
+    def seconds_for(self, steps: int, validate_every: int) -> float:
+        """The time of so many steps, with the validations among them and the one at their end."""
+        return self.start + self.validation + steps * (self.step + self.validation / validate_every)
+
 
 def fitting(runs: Sequence[Run], needs: Mapping[str, float], seconds: float) -> list[Run]:
     """The runs whose smallest budgets, `needs` in seconds by name, fit into a time together: the first ones first."""

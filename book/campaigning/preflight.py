@@ -13,8 +13,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +25,7 @@ from campaigning.plan import ROOT, Run
 
 EXTRA = ("papermill", "ipykernel")  # of the book's packages, those that run a notebook
 SECONDS = {"plain": 60, "compiled": 180}  # after which a step is given up
+TRIALS = 60  # seconds after which no further network is tried
 BYTES = 60  # of disk for each parameter: weights, average, best and optimiser, in three checkpoints
 
 
@@ -127,10 +129,15 @@ def check_runs(
     device: str,
     say: Callable[[str], None],
     try_step: Callable[..., Any] | None = None,
+    known: Collection[str] = (),
 ) -> Findings:
-    """Take one step of every network: what fails is switched off (compile) or skipped (the run), and said."""
-    found, tried = Findings(), {}
-    free = shutil.disk_usage(folder).free
+    """Take one step of every network: what fails is switched off (compile) or skipped (the run), and said.
+
+    known: runs that were trained here before. They, and those that are left when `TRIALS` is over, are taken untried: the
+    queue finds out.
+    """
+    found, tried, untried = Findings(), {}, []
+    free, began = shutil.disk_usage(folder).free, time.monotonic()
     for run in runs:
         how = {
             "network": run.network, "preset": run.preset, "batch_size": run.batch_size, "device": device,
@@ -138,7 +145,13 @@ def check_runs(
             "channels_last": run.parameters.get("channels_last", False),
         }  # fmt: skip
         compile_ = run.parameters.get("compile", False)
-        for way in (False, compile_) if compile_ and device == "cuda" else (False,):
+        ways = (False, compile_) if compile_ and device == "cuda" else (False,)
+        new = any(json.dumps([how, way]) not in tried for way in ways)
+        if run.name in known or (new and time.monotonic() - began > TRIALS):
+            untried += [run.name] * (run.name not in known)
+            found.runs.append(run)
+            continue
+        for way in ways:
             key = json.dumps([how, way])
             if key not in tried:
                 tried[key] = (try_step or step_of)({**how, "compile": way})
@@ -160,6 +173,8 @@ def check_runs(
         if "seconds" in quick:
             found.step_seconds[run.name] = quick["seconds"]
         found.runs.append(run)
+    if untried:
+        say(f"not tried beforehand, to save time: {', '.join(untried)}")
     return found
 
 

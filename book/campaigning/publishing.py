@@ -37,13 +37,16 @@ def refusal(record: dict[str, Any], there: dict[str, Any] | None) -> str | None:
     return None
 
 
+def _beside(to: Path) -> tuple[Path, Path]:
+    """Where a run is made ready, and where the one before it waits to be removed."""
+    return to.with_name(f".{to.name}.new"), to.with_name(f".{to.name}.old")
+
+
 def publish(scored: Path, to: Path, weights: bool) -> None:
     """Put a copy of a scored run in the place of what is there: the whole of it, or nothing."""
     from framepred.runs import read_record, write_record
 
-    new, old = to.with_name(f".{to.name}.new"), to.with_name(f".{to.name}.old")
-    for folder in (new, old):
-        shutil.rmtree(folder, ignore_errors=True)
+    new, old = _beside(to)
     new.mkdir(parents=True)
     for name in FILES:
         if (scored / name).exists() and (weights or name != "model.safetensors"):
@@ -62,6 +65,8 @@ def publish_if_better(name: str, scored: Path, published: Path, weights: bool) -
     from framepred.runs import read_record
 
     to = published / name
+    for left_behind in _beside(to):  # by a campaign that was killed here; the registry would list it
+        shutil.rmtree(left_behind, ignore_errors=True)
     record, there = read_record(scored), read_record(to)
     if record is None:
         return "not published: it was not scored"

@@ -116,11 +116,11 @@ class Queue:
             done, spent = self._done(run)
             remaining = entry["until"] - spent
             if entry["slices"]:
-                first = entry["slices"] == 1
+                speed, first = Speed(*entry["speed"]), entry["slices"] == 1
                 every = run.parameters.get("validate_every", 250)
-                entry["steps"] = budget.plan_steps(
-                    done, entry["steps"], remaining, Speed(*entry["speed"]), every, first
-                )
+                entry["steps"] = budget.plan_steps(done, entry["steps"], remaining, speed, every, first)
+                # On a machine that became slower the last part of a run takes longer than was planned.
+                remaining = max(remaining, speed.seconds_for(entry["steps"] - done, every))
             else:
                 entry["steps"] = done + self._guess(run, entry, remaining)
             if entry["slices"] and done >= entry["steps"]:

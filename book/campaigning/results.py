@@ -23,6 +23,14 @@ def result(folder: Path, key: str) -> dict[str, Any] | None:
     return None if scores is None else {"key": key, "nats": float(scores.mean()), "clips": len(scores)}
 
 
+def unscored(run: Run, folder: Path) -> list[str]:
+    """The test sets of a run that its folder has no score of."""
+    from framepred.runs import load_scores
+
+    have = {key.split("/")[0] for key in load_scores(folder)}
+    return [name for name in run.test_sets if name not in have]
+
+
 def thesis(run: Run) -> float | None:
     """The thesis' nats of this network under this protocol, on its own test clips of MNIST; None if it gives none."""
     from framepred.literature import published

@@ -45,7 +45,11 @@ def score(queue: Queue, run: Run, entry: dict[str, Any]) -> bool:
     queue.say(
         f"{run.name}: other scores on {n:,} clips of {run.test_sets[0]}" + f", {n_others:,} of others" * bool(others)
     )
-    return _evaluate(queue, run, ends, test_sets=" ".join(run.test_sets), n=n, n_others=n_others) is not None
+    if _evaluate(queue, run, ends, test_sets=" ".join(run.test_sets), n=n, n_others=n_others) is None:
+        return False
+    if without := results.unscored(run, queue.state.scored_folder(run.name)):
+        queue.say(f"{run.name}: without a score: {', '.join(without)} (no time, or their glyphs are not here)")
+    return True
 
 
 def _evaluate(queue: Queue, run: Run, ends: float, **given: Any) -> Outcome | None:

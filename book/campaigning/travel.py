@@ -54,8 +54,12 @@ def pack(state: State, folder: Path, part_bytes: int, parts: int, say: Callable[
 
 
 def _small(state: State, name: str) -> dict[str, bytes]:
+    from framepred.runs import read_record
+
     files = {f"{name}/{file}": state.run_folder(name) / file for file in RUN}
-    files |= {f"scored/{name}/{file}": state.scored_folder(name) / file for file in SCORED}
+    run, scored = (read_record(folder) for folder in (state.run_folder(name), state.scored_folder(name)))
+    if run and scored and run["sessions"] == scored["sessions"]:  # trained on since, it has scores of other weights
+        files |= {f"scored/{name}/{file}": state.scored_folder(name) / file for file in SCORED}
     return {path: file.read_bytes() for path, file in files.items() if file.is_file()}
 
 

@@ -289,6 +289,24 @@ def test_a_slower_machine_gets_fewer_steps_between_slices_but_not_in_the_last_pa
     assert read_record(tmp_path / "published" / "a")["steps"] == planned[-1] == planned[-2]
 
 
+def test_a_last_part_that_takes_longer_than_planned_is_not_cut_into_little_calls(tmp_path, machine):
+    def slow_down(number, notebook, given):
+        machine.step = 0.75 if machine.now > 0.75 * 600 * 60 else 0.5
+
+    machine.before = slow_down
+    campaign_of(machine, tmp_path, [RUN], 600).work()
+    assert read_record(tmp_path / "published" / "a")["ended"] == "finished"
+    trained = [given["minutes"] for notebook, given in machine.calls if notebook == RUN.network]
+    assert min(trained[1:]) > 5 and machine.now <= 600 * 60
+
+
+def test_test_sets_without_a_score_are_named(tmp_path, machine):
+    said, real = [], machine.evaluate
+    machine.evaluate = lambda **given: real(**{**given, "test_sets": given["test_sets"].split()[0]})
+    campaign_of(machine, tmp_path, [RUN], 15, say=said.append).work()
+    assert any("a: without a score: uci-1" in line for line in said)
+
+
 def test_killed_at_any_call_the_same_command_goes_on_and_ends_alike(tmp_path, machine):
     machine.step = 5.0
     runs = [RUN, dataclasses.replace(RUN, name="b")]
@@ -431,6 +449,14 @@ def test_a_better_test_error_alone_replaces_nothing(tmp_path, machine):
     assert before.read_text() == text
 
 
+def test_what_a_kill_left_beside_a_published_run_goes(tmp_path, machine):
+    campaign_of(machine, tmp_path, [RUN], 15).work()
+    (tmp_path / "published" / ".a.old").mkdir()
+    scored = State(tmp_path / "state").scored_folder("a")
+    assert publishing.publish_if_better("a", scored, tmp_path / "published", True) == "published already"
+    assert [path.name for path in (tmp_path / "published").iterdir()] == ["a"]
+
+
 def test_weights_that_are_too_large_are_left_out(tmp_path, machine):
     campaign_of(machine, tmp_path, [dataclasses.replace(RUN, weights=False)], 15).work()
     folder = tmp_path / "published" / "a"
@@ -492,6 +518,27 @@ def test_a_step_that_fails_skips_its_runs_only(tmp_path):
     assert any("c: skipped" in line and "no such kernel" in line for line in said)
     big = preflight.check_runs(runs[:1], tmp_path, "cpu", said.append, lambda how: {"seconds": 1, "parameters": 10**15})
     assert big.skipped == ["a"] and "GiB of disk" in said[-1]
+
+
+def test_trials_take_a_minute_and_what_has_run_here_is_not_tried(tmp_path, machine, monkeypatch):
+    monkeypatch.setattr(preflight, "time", machine)
+    tried, said = [], []
+
+    def step(how):
+        machine.now += 40
+        tried.append((how["network"], how["compile"]))
+        return {"seconds": 0.1, "parameters": 10}
+
+    parameters = {**SMALL, "compile": "parts"}
+    runs = [
+        dataclasses.replace(RUN, name=f"{network}{k}", network=network, parameters=parameters)
+        for network in ("convlstm", "vpn", "spatiotemporal")
+        for k in (1, 2)
+    ]
+    found = preflight.check_runs(runs, tmp_path, "cuda", said.append, step, known=["vpn1"])
+    assert found.runs == runs and tried == [("convlstm", False), ("convlstm", "parts")]
+    assert said == ["not tried beforehand, to save time: vpn2, spatiotemporal1, spatiotemporal2"]
+    assert set(found.step_seconds) == {"convlstm1", "convlstm2"}
 
 
 def test_without_mnist_runs_are_an_exercise_that_is_not_published(monkeypatch, tmp_path, machine):
@@ -630,6 +677,18 @@ def test_parts_of_another_campaign_are_not_mixed_with_ours(far, tmp_path):
     with pytest.raises(PlanError, match="another campaign"):
         travel.adopt(home, tmp_path / "parts", tmp_path / "published", quiet)
     assert not (tmp_path / "home").exists()
+
+
+def test_scores_of_other_weights_stay_behind(far, tmp_path):
+    on = State(tmp_path / "on")
+    fp.runs.shutil.copytree(far.folder, on.folder)
+    on = State(on.folder)
+    train(on.run_folder("a"), steps=8)
+    travel.pack(on, tmp_path / "parts", 2**20, 8, quiet)
+    home = State(tmp_path / "home")
+    travel.adopt(home, tmp_path / "parts", tmp_path / "published", quiet)
+    assert read_record(home.run_folder("a"))["steps"] == 8 and not (tmp_path / "published").exists()
+    assert "was not scored" in home.runs["a"]["published"]
 
 
 def test_a_path_that_leads_out_of_the_folder_is_refused(far, tmp_path):
