@@ -13,6 +13,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 PLAN = ROOT / "book" / "training" / "plan.toml"
 DEVICES = ("cpu", "cuda")
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of a run, and so of folders
 PROTOCOLS = ("rollout", "one-step", "teacher-forced")
 # What the campaign sets itself, from the time that there is.
 OURS = ("preset", "digits", "out", "steps", "minutes", "accumulate", "warm_start", "processes")
@@ -105,11 +106,7 @@ def _run(table: dict[str, Any], path: Path) -> Run:
 
 
 def _check_values(run: Run, where: str) -> None:
-    if (
-        not isinstance(run.name, str)
-        or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", run.name)
-        or run.name == "scored"
-    ):
+    if not isinstance(run.name, str) or not re.fullmatch(NAME, run.name) or run.name == "scored":
         raise PlanError(f"{where} cannot be the name of a folder; use letters, digits, '.', '_' and '-'")
     for name in ("minutes", "weight", "clips", "clips_others", "score_batch"):
         value = getattr(run, name)

@@ -12,16 +12,14 @@ from typing import Any
 
 from campaigning import publishing
 from campaigning.parts import listing, read_parts, room, write_parts
-from campaigning.plan import PlanError
+from campaigning.plan import NAME, PlanError
 from campaigning.state import State
 
 RUN = ("run.json", "config.json", "history.csv")
 SCORED = ("run.json", "scores.npz", "samples.npz")
 WEIGHTS, RESUME = "model.safetensors", "resume.pt"
 KEPT = "kept"  # stands for weights that are those of model.safetensors
-PATH = re.compile(
-    rf"(scored/)?[A-Za-z0-9][A-Za-z0-9._-]*/({'|'.join(map(re.escape, (*RUN, *SCORED, WEIGHTS, RESUME)))})"
-)
+PATH = re.compile(rf"(scored/)?{NAME}/({'|'.join(map(re.escape, (*RUN, *SCORED, WEIGHTS, RESUME)))})")
 
 
 # --- packing ---------------------------------------------------------------------------------------------------------
@@ -124,12 +122,28 @@ def adopt(state: State, folder: Path, published: Path, say: Callable[[str], None
     campaign, entries, files = read_parts(folder)
     if strange := [path for path in files if not PATH.fullmatch(path)]:
         raise PlanError(f"the parts in {folder} hold {strange[0]!r}, which no campaign writes; pack again")
+    if strange := [name for name in entries if not re.fullmatch(NAME, name)]:
+        raise PlanError(f"the parts in {folder} hold a run {strange[0]!r}, which cannot be a folder's name; pack again")
     if state.runs and state.campaign != campaign:
         raise PlanError(
             f"the parts in {folder} are of another campaign ({campaign[:8]}) than {state.folder} "
             f"({state.campaign[:8]}); adopt them into another folder, with --state"
         )
-    state.folder.mkdir(parents=True, exist_ok=True)
+    from framepred.runs import held
+
+    with held(state.folder):  # no campaign is at work there
+        _bring_in(state, campaign, entries, files, published, say)
+
+
+def _bring_in(
+    state: State,
+    campaign: str,
+    entries: dict[str, dict[str, Any]],
+    files: dict[str, bytes],
+    published: Path,
+    say: Callable[[str], None],
+) -> None:
+    """Adopt what was verified."""
     ready = State(state.folder / f".adopting-{os.getpid()}")
     try:
         for name in entries:
