@@ -36,7 +36,7 @@ def table() -> str:
     ]
     hardware: dict[str, None] = {}  # a set that keeps its order
     for label, run in fp.results.shown_runs().items():
-        nats = errors[label]
+        nats = errors[label].astype(np.float64)  # float32 would round the mean of so many clips
         record = read_record(run_folder(run))
         assert record is not None  # published runs have one
         hardware[record["hardware"]] = None
@@ -59,7 +59,7 @@ def speedrun(thesis: float) -> str:
     folder = run_folder(SPEEDRUN)
     record = read_record(folder)
     assert record is not None  # published runs have one
-    nats = load_scores(folder)["mnist-2/rollout"]
+    nats = load_scores(folder)["mnist-2/rollout"].astype(np.float64)
     return (
         f"**Speedrun**: {record['seconds'] / 60:.1f} minutes of training took a ConvLSTM to {nats.mean():.1f} nats on {len(nats):,} clips; "
         f"that of the thesis is at {thesis:.1f} after two days of a GPU. Hardware: {record['hardware']}. Run: "

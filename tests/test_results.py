@@ -145,7 +145,7 @@ def test_times_shown_counts_the_glyphs_of_the_clips_that_a_run_and_its_parent_we
 ):
     clips = MovingDigits(uci)
     expected = np.zeros(len(uci), int)
-    for name, changes, best in (("a", {"parent": None}, 90), ("b", {"parent": "a"}, 120)):
+    for name, changes, best in (("a", {"parent": None}, 100), ("b", {"parent": "a"}, 150)):
         record = json.loads((tmp_path / name / "run.json").read_text())
         record["training"]["seed"] = best
         record["kept"]["step"] = best
