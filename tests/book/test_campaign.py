@@ -715,17 +715,22 @@ priority = 1
 """
 
 
-@pytest.mark.slow
-def test_killed_at_random_moments_a_real_campaign_comes_to_its_end(tmp_path):
-    (tmp_path / "plan.toml").write_text(REAL)
+def real_campaign(folder, minutes):
+    """The command line of a campaign of the plan above, on this machine's CPU, with all that it writes in a folder."""
+    (folder / "plan.toml").write_text(REAL)
     given = {
-        "--minutes": 1.5,
-        "--plan": tmp_path / "plan.toml",
-        "--state": tmp_path / "state",
-        "--runs": tmp_path / "out",
+        "--minutes": minutes,
+        "--plan": folder / "plan.toml",
+        "--state": folder / "state",
+        "--runs": folder / "out",
     }
     words = [str(word) for item in given.items() for word in item]
-    command = [sys.executable, str(ROOT / "book" / "campaign.py"), *words, "--device", "cpu"]
+    return [sys.executable, str(ROOT / "book" / "campaign.py"), *words, "--device", "cpu"]
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_a_real_campaign_comes_to_its_end(tmp_path):
+    command = real_campaign(tmp_path, minutes=1.5)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     moments = random.Random(0)
     for _ in range(3):
@@ -747,16 +752,8 @@ def test_killed_at_random_moments_a_real_campaign_comes_to_its_end(tmp_path):
 
 @pytest.mark.slow
 def test_an_interrupted_campaign_ends_with_a_checkpoint_and_says_that_there_is_more(tmp_path):
-    (tmp_path / "plan.toml").write_text(REAL)
-    given = {
-        "--minutes": 9,
-        "--plan": tmp_path / "plan.toml",
-        "--state": tmp_path / "state",
-        "--runs": tmp_path / "out",
-    }
-    words = [str(word) for item in given.items() for word in item]
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "book" / "campaign.py"), *words, "--device", "cpu"],
+        real_campaign(tmp_path, minutes=9),
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     folder = tmp_path / "state" / "a" / "checkpoints"
