@@ -23,7 +23,7 @@ endif
 # Files are UTF-8, on Windows too.
 export PYTHONUTF8 := 1
 
-.PHONY: help env book serve pdf train evaluate throughput campaign test slow bench speedrun lint links pairs exercises coursework registry readme lock clean
+.PHONY: help env book serve pdf train evaluate throughput campaign test slow bench speedrun lint links pairs exercises coursework registry runs-page readme lock clean
 
 help:
 	@echo "make book   build the book: _build/html/index.html"
@@ -42,6 +42,7 @@ help:
 	@echo "make exercises   make the students' notebooks from the solutions"
 	@echo "make coursework  an nbgrader course for instructors: _build/coursework"
 	@echo "make registry  list the published runs' files, after a run in book/runs changed"
+	@echo "make runs-page the page of runs: a section for each, after a run in book/runs came or went"
 	@echo "make readme    the README's table and picture, after a run in book/runs changed"
 	@echo "make lock   choose new versions of everything"
 	@echo "make clean  remove what was built (not .venv)"
@@ -100,6 +101,7 @@ lint: env
 	$(BIN)/codespell
 	$(BIN)/python book/pairs.py --check
 	$(BIN)/python book/coursework.py --check
+	$(BIN)/python book/runs_page.py --check
 	$(BIN)/python book/readme.py --check
 	$(BIN)/python book/address.py --check
 	$(BIN)/python book/campaign.py --render --check
@@ -126,6 +128,9 @@ $(MARKER)/.ready: $(READY)
 
 registry: env
 	$(BIN)/python -c "from framepred.published import write_registry; write_registry()"
+
+runs-page: env
+	$(BIN)/python book/runs_page.py
 
 readme: env
 	$(BIN)/python book/readme.py

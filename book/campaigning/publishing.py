@@ -78,17 +78,26 @@ def publish_if_better(name: str, scored: Path, published: Path, weights: bool) -
     return f"published in {name}"
 
 
+# What is made from the published runs, after their registry: by which script, what it is, and how it is made by hand.
+MADE = {
+    "runs_page.py": ("the page of runs", "`make runs-page` where the book can be built"),
+    "readme.py": ("the README", "`make readme` where MNIST is"),
+}
+
+
 def bring_up_to_date(published: Path) -> str | None:
-    """Write the registry and the README anew, if the book's own runs changed; what went wrong, if something did."""
+    """Write the registry, the page of runs and the README anew, if the book's own runs changed; what went wrong, if any."""
     if published.resolve() != PUBLISHED.resolve():
         return None
     from framepred.published import write_registry
 
     write_registry()
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "book" / "readme.py")], capture_output=True, text=True, env=environment("cpu")
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        return f"the README stays as it was ({last}); run `make readme` where MNIST is"
-    return None
+    trouble = []
+    for script, (what, by_hand) in MADE.items():
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "book" / script)], capture_output=True, text=True, env=environment("cpu")
+        )
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            trouble.append(f"{what} stays as it was ({last}); run {by_hand}")
+    return "; ".join(trouble) or None

@@ -49,7 +49,7 @@ python book/campaign.py --minutes 9 --pack parts     # on the machine: preflight
 python book/campaign.py --adopt parts --state runs/gpu     # at home
 ```
 
-`--pack` writes parts of at most `--part-mib` MiB, at most `--parts` of them: scores, histories and weights first, then what a run needs to go on (its optimiser's state in half precision). What did not fit is said. `--adopt` checks every part before it changes anything; then it brings the published runs, their registry and the README up to date. A later machine goes on from there: pack `runs/gpu` at home, adopt the parts on the machine, and give `--more`.
+`--pack` writes parts of at most `--part-mib` MiB, at most `--parts` of them: scores, histories and weights first, then what a run needs to go on (its optimiser's state in half precision). What did not fit is said. `--adopt` checks every part before it changes anything; then it brings the published runs, their registry, the page of runs and the README up to date. A later machine goes on from there: pack `runs/gpu` at home, adopt the parts on the machine, and give `--more`.
 """
 
 

@@ -457,6 +457,23 @@ def test_what_a_kill_left_beside_a_published_run_goes(tmp_path, machine):
     assert [path.name for path in (tmp_path / "published").iterdir()] == ["a"]
 
 
+def test_what_shows_the_published_runs_is_made_anew_and_one_failure_keeps_none_of_it(tmp_path, monkeypatch):
+    made, written = [], []
+
+    def run(command, **options):
+        made.append(Path(command[1]).name)
+        assert Path(command[1]).is_file() and written
+        return SimpleNamespace(returncode=len(made) == 1, stderr="Traceback\nno luck\n")
+
+    monkeypatch.setattr(publishing, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(fp.published, "write_registry", lambda: written.append(True))
+    trouble = publishing.bring_up_to_date(publishing.PUBLISHED)
+    assert made == ["runs_page.py", "readme.py"] and "page of runs stays as it was (no luck)" in trouble
+    assert publishing.bring_up_to_date(publishing.PUBLISHED) is None
+    made.clear()
+    assert publishing.bring_up_to_date(tmp_path) is None and made == []
+
+
 def test_weights_that_are_too_large_are_left_out(tmp_path, machine):
     campaign_of(machine, tmp_path, [dataclasses.replace(RUN, weights=False)], 15).work()
     folder = tmp_path / "published" / "a"

@@ -1,0 +1,94 @@
+"""The page of runs, book/appendix/runs.md: a section for each published run.
+
+    python book/runs_page.py            after a run in book/runs came or went; the page's notebook follows
+    python book/runs_page.py --check    fail if a section is missing, or left over
+
+A new section says what the run's folder says. What somebody wrote in one that is there stays.
+"""
+
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+
+import pairs
+
+import framepred as fp
+from framepred.config import MAY_CHANGE
+from framepred.published import published_runs
+from framepred.runs import load_scores, read_record, run_folder
+
+BOOK = Path(__file__).parent
+PAGE = BOOK / "appendix" / "runs.md"
+# How long a run took, and how it was computed and watched: the section's tables say it. The seed is told apart.
+UNTOLD = {*MAY_CHANGE, "validate_every", "validation_clips", "seed"}
+
+
+def filled(page: str) -> str:
+    """The page with a section for each of today's published runs: new ones at its end, in the registry's order."""
+    head, *sections = re.split(r"^(?=\(run-.+\)=$)", page, flags=re.MULTILINE)
+    there = {section[len("(run-") : section.index(")=")]: section for section in sections}
+    names = published_runs()
+    parts = [head, *(with_scores(name, section) for name, section in there.items() if name in names)]
+    parts += [new_section(name) for name in names if name not in there]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def with_scores(name: str, section: str) -> str:
+    """A section that shows the scores of its run, if the run has any today."""
+    call = f'scores("{name}")'
+    if not load_scores(run_folder(name)):
+        return section.replace(cell(call), "")
+    return section if call in section else f"{section.rstrip()}\n\n{cell(call)}"
+
+
+def new_section(name: str) -> str:
+    start = f"(run-{name})=\n## {name}\n\n{sentence(name)}\n\n"
+    return with_scores(name, start + cell(f'provenance("{name}")'))
+
+
+def cell(code: str) -> str:
+    return f"```{{code-cell}} ipython3\n:tags: [hide-input]\n\n{code}\n```"
+
+
+def sentence(name: str) -> str:
+    """What a run is: network, preset, how it departs from the recipe, where it started, whether its weights are here."""
+    record = read_record(run_folder(name))
+    assert record is not None  # published runs have one
+    label = f"sec-{record['network']}"
+    network = f"The network of {{ref}}`{label}`" if explained(label) else f"The network `{record['network']}`"
+    preset = f"preset `{record['preset']}`" if record["preset"] else "a variant of a preset"
+    recipe = dataclasses.asdict(fp.TrainConfig.recipe())
+    training = {key: value for key, value in record["training"].items() if key not in UNTOLD}
+    differs = [f"`{key}={json.dumps(value)}`" for key, value in training.items() if value != recipe.get(key)]
+    parent = record["parent"]
+    start = f"the weights of `{parent}`" if parent else "fresh weights"
+    if parent in published_runs():
+        start = f"the weights of {{ref}}`{parent} <run-{parent}>`"
+    return (
+        f"{network}, {preset}, trained by the recipe of {{ref}}`sec-training`{' but with ' * bool(differs)}{', '.join(differs)}, "
+        f"from {start} and with seed {record['seed']}. It is published with{'' if record['weights'] else 'out'} its weights."
+    )
+
+
+def explained(label: str) -> bool:
+    """Whether a page of the book has this label."""
+    return any(f"\n({label})=\n" in page.read_text(encoding="utf-8") for page in BOOK.rglob("*.md"))
+
+
+def main() -> int:
+    page = PAGE.read_text(encoding="utf-8")
+    new = filled(page)
+    if "--check" in sys.argv:
+        if new != page:
+            print(f"{PAGE.name}: its sections are not those of the runs in book/runs; run `make runs-page`")
+        return int(new != page)
+    PAGE.write_text(new, encoding="utf-8")
+    pairs.update(PAGE)
+    print(f"{PAGE.name}: {'brought up to date' if new != page else 'up to date already'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
