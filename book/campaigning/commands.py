@@ -36,8 +36,13 @@ class Outcome:
         return self.code in FINE
 
     @property
+    def kernel_died(self) -> bool:
+        """Whether the notebook's process ended without a word: a system that lacks memory kills it, a compiler may, too."""
+        return not self.fine and "kernel died" in self.tail.lower()
+
+    @property
     def out_of_memory(self) -> bool:
-        return not self.fine and any(words in self.tail.lower() for words in MEMORY)
+        return self.kernel_died or (not self.fine and any(words in self.tail.lower() for words in MEMORY))
 
     @property
     def reason(self) -> str:

@@ -26,6 +26,7 @@ from campaigning.plan import ROOT, Run
 EXTRA = ("papermill", "ipykernel")  # of the book's packages, those that run a notebook
 SECONDS = {"plain": 60, "compiled": 180}  # after which a step is given up
 TRIALS = 60  # seconds after which no further network is tried
+KILLED = -9  # the exit code of a process that Linux ends to have its memory: Windows knows no SIGKILL
 BYTES = 60  # of disk for each parameter: weights, average, best and optimiser, in three checkpoints
 
 
@@ -156,7 +157,7 @@ def check_runs(
             if key not in tried:
                 tried[key] = (try_step or step_of)({**how, "compile": way})
         plain = tried[json.dumps([how, False])]
-        if "error" in plain and not any(words in plain["error"].lower() for words in ("memory",)):
+        if "error" in plain and "memory" not in plain["error"].lower():
             say(f"{run.name}: skipped, no step of it works here: {plain['error']}")
             found.skipped.append(run.name)
             continue
@@ -195,6 +196,8 @@ def step_of(how: Mapping[str, Any]) -> dict[str, Any]:
         if not how["compile"]:  # a busy machine is slow, and not broken
             return {}
         return {"error": f"nothing after {error.timeout:.0f} s"}
+    if done.returncode == KILLED:
+        return {"error": "it was killed, as where memory is out"}
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         return {"error": lines[-1] if lines else f"exit code {done.returncode}"}

@@ -196,12 +196,13 @@ class Queue:
     def _mend(self, run: Run, entry: dict[str, Any], outcome: Outcome) -> None:
         """Change what may have been the reason of a failure; the loop then tries again."""
         parts = 2 * entry["accumulate"]
-        if outcome.out_of_memory and run.batch_size % parts == 0:
-            entry["accumulate"] = parts
-            self.say(f"{run.name}: out of memory; the batch of {run.batch_size} is now computed in {parts} parts")
-        elif entry["compile"] and not outcome.out_of_memory:
+        if entry["compile"] and (outcome.kernel_died or not outcome.out_of_memory):
             entry["compile"] = False
             self.say(f"{run.name}: failed with compile, which is now off: {outcome.reason}")
+        elif outcome.out_of_memory and run.batch_size % parts == 0:
+            entry["accumulate"] = parts
+            what = "its kernel died, as without memory" if outcome.kernel_died else "out of memory"
+            self.say(f"{run.name}: {what}; the batch of {run.batch_size} is now computed in {parts} parts")
         else:
             raise RunFailed(outcome.reason)
         self.state.save()

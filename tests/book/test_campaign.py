@@ -410,6 +410,29 @@ def test_compile_is_switched_off_where_it_fails(tmp_path, machine):
     assert (tmp_path / "published" / "a").exists()
 
 
+def test_a_kernel_that_dies_is_called_without_compile_first_and_then_with_more_parts(tmp_path, machine):
+    dead = commands.Outcome(1, 3.0, "Traceback\nnbclient.exceptions.DeadKernelError: Kernel died\n")
+
+    def before(number, notebook, given):
+        needs = given["batch_size"] / given.get("accumulate", 1)
+        return dead if given.get("compile") or needs > 2 else None
+
+    machine.before = before
+    run = dataclasses.replace(RUN, parameters={**SMALL, "batch_size": 8, "compile": "parts"}, score_batch=8)
+    campaign_of(machine, tmp_path, [run], 15).work()
+    tried = [(given["compile"], given["accumulate"]) for notebook, given in machine.calls[:4]]
+    assert tried == [("parts", 1), (False, 1), (False, 2), (False, 4)] and (tmp_path / "published" / "a").exists()
+    assert [given["batch_size"] for notebook, given in machine.calls if notebook == "evaluate"] == [8, 4, 2, 8, 4, 2]
+
+
+@pytest.mark.parametrize(("ends", "skipped"), [(-9, []), (-11, ["a"])])
+def test_a_trial_that_the_system_kills_does_not_skip_its_run(ends, skipped, tmp_path, monkeypatch):
+    done = SimpleNamespace(returncode=ends, stderr="", stdout="")
+    monkeypatch.setattr(preflight.subprocess, "run", lambda *a, **k: done)
+    found = preflight.check_runs([RUN], tmp_path, "cpu", quiet)
+    assert found.skipped == skipped and len(found.runs) == 1 - len(skipped)
+
+
 def test_a_notebook_that_does_nothing_is_not_called_for_ever(tmp_path, machine):
     machine.before = lambda number, notebook, given: commands.Outcome(0, 3.0, "")
     campaign_of(machine, tmp_path, [RUN], 15).work()
