@@ -17,7 +17,7 @@ import pandas as pd
 
 from framepred.config import MAY_CHANGE
 from framepred.cost import operations_per_clip
-from framepred.models import NETWORKS, FramePredictor
+from framepred.models import FramePredictor
 from framepred.moving import _shuffled
 from framepred.published import published_runs
 from framepred.runs import IDENTITY, load, load_history, load_scores, read_record, run_folder
@@ -25,31 +25,33 @@ from framepred.runs import IDENTITY, load, load_history, load_scores, read_recor
 CLIPS = {"n_digits": 2, "n_frames": 20, "frame_size": 64, "speed": 0.1, "acceleration": 0.0}  # of the thesis
 # A network whose training takes so many operations a clip predicts a clip within about a second on two CPU cores.
 MOST_OPERATIONS = 0.5e12
-LABELS = {"convlstm": "ConvLSTM", "spatiotemporal": "spatio-temporal", "vpn": "VPN"}
+LABELS = {"convlstm": "ConvLSTM", "spatiotemporal": "spatio-temporal", "vpn": "VPN"}  # the thesis' networks
 
 
 def comparable_runs(network: str | None = None) -> list[str]:
-    """The published runs, of one network or of all, that were trained for the book's main question.
+    """The published runs, of one network or of all of the thesis, that were trained for the book's main question.
 
-    That is: one of the network's presets, trained in rollout, on clips as the thesis has them. A run on accelerated
-    clips, one fed with the truth, and a variant with another kernel answer other questions, however small their error.
+    That is: one of the network's presets, trained in rollout, on clips as the thesis has them, and scored on two digits.
+    A run on accelerated clips, one fed with the truth, and a variant with another kernel answer other questions, however
+    small their error.
     """
     return [
         name
         for name in published_runs()
         if (record := read_record(run_folder(name))) is not None
-        and network in (None, record["network"])
+        and record["network"] in (LABELS if network is None else (network,))
         and record["preset"] is not None
         and record["training"]["feedback"] != "teacher-forcing"
         and record["clips"] == CLIPS
+        and "mnist-2/rollout" in record["test_sets"]
     ]
 
 
 def best_run(network: str) -> str:
-    """The comparable run of a network with the least validation error, of those scored on "mnist-2" under rollout.
+    """The comparable run of a network with the least validation error.
 
     Raises:
-        LookupError: if no such run of the network has been scored so; see `comparable_runs`.
+        LookupError: if there is none; see `comparable_runs`.
     """
     if not (ranked := _from_best_to_worst(network)):
         raise LookupError(f"no published run of {network!r} has scores for mnist-2/rollout")
@@ -59,9 +61,9 @@ def best_run(network: str) -> str:
 def shown_runs() -> dict[str, str]:
     """The run that the book shows for each network, by the network's label: {"ConvLSTM": "convlstm-book", …}."""
     runs = {}
-    for network in NETWORKS:
+    for network, label in LABELS.items():
         try:
-            runs[LABELS[network]] = best_run(network)
+            runs[label] = best_run(network)
         except LookupError:
             continue
     return runs
@@ -205,17 +207,13 @@ def shown_table(to_appendix: str = "../appendix", runs: Mapping[str, str] | None
 
 
 def _from_best_to_worst(network: str) -> list[str]:
-    """The comparable runs of a network that were scored on two digits, that with the least validation error first.
-
-    A run that was never validated comes last.
-    """
+    """The comparable runs of a network, that with the least validation error first; one never validated comes last."""
     errors = {}
     for name in comparable_runs(network):
         record = read_record(run_folder(name))
         assert record is not None  # published runs have one
-        if "mnist-2/rollout" in record["test_sets"]:
-            nats = record["kept"]["validation_nats"]
-            errors[name] = math.inf if nats is None else nats
+        nats = record["kept"]["validation_nats"]
+        errors[name] = math.inf if nats is None else nats
     return sorted(errors, key=errors.__getitem__)
 
 

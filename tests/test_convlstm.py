@@ -259,7 +259,9 @@ def test_every_preset_builds_its_network(network, preset):
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match="unknown network 'lstm'; known: convlstm, spatiotemporal, vpn"):
+    with pytest.raises(
+        ValueError, match="unknown network 'lstm'; known: convlstm, spatiotemporal, vpn, predrnn, simvp"
+    ):
         build("lstm")
     with pytest.raises(ValueError, match="unknown preset 'large' of convlstm; known: thesis, patched, book, tiny"):
         build("convlstm", "large")

@@ -67,6 +67,17 @@ def test_a_run_made_for_another_question_is_never_the_best(three_runs, tmp_path,
     assert results.comparable_runs("vpn") == []
 
 
+def test_a_network_that_came_after_the_thesis_is_compared_only_when_asked_for(three_runs, tmp_path):
+    change(tmp_path / "b", network="predrnn")
+    assert results.comparable_runs() == ["a", "c"] and results.shown_runs() == {"ConvLSTM": "a"}
+    assert results.best_run("predrnn") == "b"
+
+
+def test_a_run_without_scores_is_not_compared(three_runs, tmp_path):
+    change(tmp_path / "b", test_sets={})
+    assert results.comparable_runs() == ["a", "c"]
+
+
 def test_the_clips_of_the_thesis_are_the_generators_defaults(uci):
     made = MovingDigits(uci)
     assert {key: getattr(made, key) for key in results.CLIPS} == results.CLIPS

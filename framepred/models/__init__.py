@@ -11,12 +11,18 @@ from framepred.models import baselines
 from framepred.models.base import Forecast, FramePredictor
 from framepred.models.cell import ConvLSTMCell
 from framepred.models.convlstm import ConvLSTM
+from framepred.models.predrnn import PredRNN
+from framepred.models.simvp import SimVP
 from framepred.models.spatiotemporal import SpatioTemporal
 from framepred.models.vpn import VideoPixelNetwork
 
-NETWORKS: dict[str, type[FramePredictor]] = {cls.network: cls for cls in (ConvLSTM, SpatioTemporal, VideoPixelNetwork)}
+# The thesis' three, and two that came after it, to compare them with.
+NETWORKS: dict[str, type[FramePredictor]] = {
+    cls.network: cls for cls in (ConvLSTM, SpatioTemporal, VideoPixelNetwork, PredRNN, SimVP)
+}
 
-# "thesis" is the network of the thesis; "book" is small enough to train on two CPU cores; "tiny" is for tests.
+# "thesis" is the network of the thesis, "paper" that of the paper's authors; "book" is small enough to train on two CPU
+# cores; "tiny" is for tests.
 PRESETS: dict[str, dict[str, Mapping[str, Any]]] = {
     "convlstm": {
         "thesis": {},
@@ -68,6 +74,15 @@ PRESETS: dict[str, dict[str, Mapping[str, Any]]] = {
             "head_channels": 8,
         },
     },
+    "predrnn": {
+        "paper": {},
+        "book": {"layers": 3, "hidden": 64, "kernel_size": 3, "patch": 8},
+        "tiny": {"layers": 2, "hidden": 8, "kernel_size": 3},
+    },
+    "simvp": {
+        "book": {},
+        "tiny": {"channels": 4, "hidden": 16, "blocks": 1, "kernel_size": 3},
+    },
 }
 
 
@@ -75,8 +90,8 @@ def build(network: str, preset: str = "thesis", seed: int = 0, **changes: Any) -
     """Build a network with fresh weights.
 
     Args:
-        network: "convlstm", "spatiotemporal" or "vpn".
-        preset: "thesis", "book" or "tiny", and "patched" (convlstm) or "compact" (vpn).
+        network: "convlstm", "spatiotemporal", "vpn", "predrnn" or "simvp".
+        preset: "thesis" (predrnn: "paper", simvp: none), "book" or "tiny", and "patched" (convlstm) or "compact" (vpn).
         seed: fixes the initial weights, which are drawn on the CPU; the global random state is neither used nor changed.
         changes: arguments of the network's class that differ from the preset's.
     """
@@ -96,6 +111,8 @@ __all__ = [
     "ConvLSTMCell",
     "Forecast",
     "FramePredictor",
+    "PredRNN",
+    "SimVP",
     "SpatioTemporal",
     "VideoPixelNetwork",
     "baselines",
