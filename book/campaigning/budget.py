@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 SCORING = 0.15  # the share of a run's time that is kept for scoring it
 MARGIN = 0.95  # of the training time is planned; a machine may become slower
 LAST_PART = 0.8  # of its steps after which a run's plan stays as it is: its learning rate should fall once
+WORTH = 1.25  # times the plan: what is worth to change it in the last part, too
 OVERHEAD = 15.0  # seconds that a call of a notebook takes beside its work, until they are measured
 LEAST = 10.0  # seconds that are worth beginning something in
 SLICE = 600.0  # seconds between two looks at the speed
 FIRST_SLICE = 30.0
+FIRST_ROWS = 30  # of the history that the first slice should have, to be measured by
 FEWEST_CLIPS = 10  # that a score is worth something for
 
 
@@ -73,30 +75,35 @@ def measure(history: pandas.DataFrame, record: Mapping[str, Any]) -> Speed:
     before = record["seconds"] - session["seconds"]
     steps = session["to_step"] - session["from_step"]
     rows = history[(history["step"] > session["from_step"]) & (history["seconds"] > before)]
+    if rows.empty:
+        return Speed(session["seconds"] / max(1, steps), 0.0, 0.0)
     spent, done = rows["seconds"].diff(), rows["step"].diff()
     judged = rows["validation_nats"].notna()
     plain = ~judged & done.gt(0)
-    if not plain.any():  # too short to tell one from the other
-        return Speed(session["seconds"] / max(1, steps), 0.0, 0.0)
-    step = float(spent[plain].sum() / done[plain].sum())
+    first, last = rows.iloc[0], rows.iloc[-1]
+    if plain.any():
+        step = float(spent[plain].sum() / done[plain].sum())
+    else:  # too few to tell the first steps from the start
+        step = float((first["seconds"] - before) / (first["step"] - session["from_step"]))
     extra = (spent - step * done)[judged & done.gt(0)]
-    stop = session["seconds"] - (rows["seconds"].iloc[-1] - before)  # where there was but the validation of the stop
+    # After the last row: the validation of the stop, if that has no row of its own.
+    stop = session["seconds"] - (last["seconds"] - before) - step * (session["to_step"] - last["step"])
     validation = float(extra.median()) if len(extra) else stop
-    first = rows.iloc[0]
-    start = (
-        first["seconds"] - before - step * (first["step"] - session["from_step"]) - validation * bool(judged.iloc[0])
-    )
-    return Speed(step, max(0.0, validation), max(0.0, float(start)))
+    start = first["seconds"] - before - step * (first["step"] - session["from_step"]) - validation * judged.iloc[0]
+    return Speed(step, max(0.0, float(validation)), max(0.0, float(start)))
 
 
 def plan_steps(done: int, planned: int, seconds: float, speed: Speed, validate_every: int, first: bool) -> int:
-    """The steps in all with which a run ends in so many seconds. In the last part of a run, those planned before.
+    """The steps in all with which a run ends in so many seconds.
+
+    In the last part of a run they are those planned before, so that its learning rate falls once; unless the machine turns
+    out so fast that `WORTH` times as many fit: then to let it rise again is the lesser evil.
 
     first: the plan before was a guess, from which nothing follows.
     """
-    if done >= LAST_PART * planned and not first:
-        return planned
     more = speed.steps_in(MARGIN * seconds, validate_every)
+    if done >= LAST_PART * planned and done + more < WORTH * planned and not first:
+        return planned
     return planned if done >= planned and not more else done + max(1, more)
 
 

@@ -139,8 +139,20 @@ class Queue:
 
     def _guess(self, run: Run, entry: dict[str, Any], seconds: float) -> int:
         """The first plan, which the first slice corrects."""
-        step = entry["speed"][0] if "speed" in entry else self.step_seconds.get(run.name)
+        step = self._guessed_step(run, entry)
         return max(100, int(seconds / step)) if step else GUESS
+
+    def _guessed_step(self, run: Run, entry: dict[str, Any]) -> float | None:
+        """The seconds of a step as far as they are known before the first slice."""
+        return entry["speed"][0] if "speed" in entry else self.step_seconds.get(run.name)
+
+    def _log_every(self, run: Run, entry: dict[str, Any], seconds: float) -> int:
+        """Steps between two rows of the history: in the first slice so few that a slow machine, too, has rows to measure."""
+        usual = run.parameters.get("log_every", 10)
+        if entry["slices"]:
+            return usual
+        step = self._guessed_step(run, entry)
+        return min(usual, max(1, int(seconds / budget.FIRST_ROWS / step))) if step else 1
 
     def _slice(self, run: Run, entry: dict[str, Any], remaining: float) -> float:
         """The seconds of training in the next call of the notebook."""
@@ -164,6 +176,7 @@ class Queue:
             "preset": run.preset, "digits": run.digits, "checkpoint_minutes": 2, "validate_every": 250, **run.parameters,
             "out": self.state.run_folder(run.name), "steps": entry["steps"], "minutes": round(seconds / 60, 4),
             "accumulate": entry["accumulate"], "compile": entry["compile"],
+            "log_every": self._log_every(run, entry, seconds),
         }  # fmt: skip
         _wait_until_free(self.state.run_folder(run.name))
         outcome = self.call(run.network, given, self.state.folder / f"{run.name}.log")

@@ -67,21 +67,24 @@ class Machine:
         code = self.evaluate(**given) if notebook == "evaluate" else self.train(notebook, **given)
         return commands.Outcome(code, self.now - began, "")
 
-    def train(self, network, out, steps, minutes, digits, preset, validate_every, **others) -> int:
+    def train(self, network, out, steps, minutes, digits, preset, validate_every, log_every=10, **others) -> int:
         out.mkdir(parents=True, exist_ok=True)
         record = read_record(out) or {"steps": 0, "seconds": 0.0, "sessions": []}
-        done, before, spent, rows = record["steps"], record["seconds"], self.start, []
-        if done:
-            rows = pd.read_csv(out / "history.csv").to_dict("records")
+        done, before, spent, rows, judging = record["steps"], record["seconds"], self.start, [], 0.0
+        if done:  # the row of a stop is forgotten
+            rows = pd.read_csv(out / "history.csv").query("step % @log_every == 0 or step % @validate_every == 0")
+            rows = rows.to_dict("records")
         nats = record.get("kept", {}).get("validation_nats", 500.0)
-        while done < steps and spent + self.step + self.validation < 60 * minutes:
+        while done < steps and spent + self.step + judging < 60 * minutes:  # the first validation isn't foreseen
             done, spent = done + 1, spent + self.step
             judged = done % validate_every == 0
-            nats -= judged
-            spent += judged * self.validation
-            if done % 10 == 0 or judged:
+            if judged:
+                nats, spent, judging = nats - 1, spent + self.validation, self.validation
+            if done % log_every == 0 or judged:
                 rows.append({"step": done, "seconds": before + spent, "validation_nats": nats if judged else np.nan})
         spent += self.validation
+        if done % log_every and done % validate_every:
+            rows.append({"step": done, "seconds": before + spent, "validation_nats": nats})
         self.now += spent
         pd.DataFrame(rows, columns=["step", "seconds", "validation_nats"]).to_csv(out / "history.csv", index=False)
         session = {"from_step": record["steps"], "to_step": done, "seconds": spent}
@@ -233,15 +236,29 @@ def test_speed_is_measured_inside_a_run(validate_every, tmp_path):
     machine.train("convlstm", tmp_path, 10**6, 3, "uci", "tiny", validate_every)
     speed = budget.measure(pd.read_csv(tmp_path / "history.csv"), read_record(tmp_path))
     assert speed.step == pytest.approx(0.25) and speed.start == pytest.approx(40)
-    assert speed.validation == pytest.approx(3, abs=2.5)  # a last row may lie nine steps back
+    assert speed.validation == pytest.approx(3)
     slow = budget.Speed(1.0, 10.0, 5.0)
     assert slow.steps_in(1 * 60 + 10 * 7 + 5, 10) == 60  # 60 steps, six validations, that of the end, the start
+
+
+@pytest.mark.parametrize(("steps", "log_every", "unknown"), [(1, 1, 2), (7, 7, 2 / 7), (7, 5, 2 / 5), (3, 1, 0)])
+def test_the_validation_of_a_stop_is_no_time_of_steps_even_where_few_were_made(steps, log_every, unknown, tmp_path):
+    machine = Machine(step=4.0, validation=60.0, start=2.0)
+    machine.train("convlstm", tmp_path, 10**6, (4 * steps + 3) / 60, "uci", "tiny", 500, log_every)
+    record = read_record(tmp_path)
+    assert record["steps"] == steps and record["seconds"] == 62 + 4 * steps
+    speed = budget.measure(pd.read_csv(tmp_path / "history.csv"), record)
+    assert speed.step == pytest.approx(4 + unknown)  # where there is but one row, the start is a part of its steps
+    assert speed.validation == pytest.approx(60 - unknown * (steps % log_every))
 
 
 def test_plans_follow_the_speed_until_the_last_part_of_a_run():
     speed = budget.Speed(1.0, 0.0, 0.0)
     assert budget.plan_steps(100, 1000, 200, speed, 10, first=False) == 100 + 190
-    assert budget.plan_steps(800, 1000, 500, speed, 10, first=False) == 1000
+    assert budget.plan_steps(800, 1000, 400, speed, 10, first=False) == 1000
+    assert budget.plan_steps(800, 1000, 600, speed, 10, first=False) == 800 + 570  # worth a second rise of the rate
+    assert budget.plan_steps(1000, 1000, 400, speed, 10, first=False) == 1000 + 380
+    assert budget.plan_steps(1000, 1000, 200, speed, 10, first=False) == 1000
     assert budget.plan_steps(1000, 1000, 200, speed, 10, first=True) == 1190  # the guess was too small
     assert budget.plan_steps(1000, 1000, 0, speed, 10, first=True) == 1000
 
@@ -268,6 +285,29 @@ def test_a_run_ends_decayed_in_its_time_is_scored_and_published(minutes, tmp_pat
     assert first["test_sets"] == "uci-2" and first["protocols"] == "rollout" and second["test_sets"] == "uci-2 uci-1"
     assert len(load_scores(folder)["uci-2/rollout"]) == 400 and len(load_scores(folder)) == 4
     assert (folder / "model.safetensors").read_bytes() == b"half"
+
+
+@pytest.mark.parametrize("step", [0.5, 3.0, 12.0])
+@pytest.mark.parametrize("guessed", [True, False])
+def test_a_slow_machine_uses_its_time_too(step, guessed, tmp_path, machine):
+    machine.step, machine.validation, machine.start = step, 20 * step, 15.0
+    run = dataclasses.replace(RUN, parameters={**SMALL, "validate_every": 250})
+    campaign_of(machine, tmp_path, [run], 60, step_seconds={"a": step} if guessed else {}).work()
+    trained = [given for notebook, given in machine.calls if notebook == "convlstm"]
+    record = read_record(tmp_path / "published" / "a")
+    assert record["ended"] == "finished" and record["seconds"] > 0.85 * 0.85 * 3600 and machine.now <= 3600
+    assert trained[0]["log_every"] == (2 if guessed and step == 0.5 else 1) and trained[-1]["log_every"] == 10
+
+
+def test_a_machine_that_turns_out_faster_than_measured_makes_more_steps(tmp_path, machine):
+    def speed_up(number, notebook, given):
+        machine.step = 2.0 if number == 1 else 0.5
+
+    machine.before = speed_up
+    campaign_of(machine, tmp_path, [RUN], 20).work()
+    planned = [given["steps"] for notebook, given in machine.calls if notebook == "convlstm"]
+    record = read_record(tmp_path / "published" / "a")
+    assert record["steps"] == planned[-1] > 3 * planned[1] and record["seconds"] > 0.75 * 0.85 * 1200
 
 
 def test_where_scoring_is_slow_fewer_clips_are_scored_and_that_is_said(tmp_path, machine):
