@@ -86,8 +86,7 @@ def measure(history: pandas.DataFrame, record: Mapping[str, Any]) -> Speed:
     else:  # too few to tell the first steps from the start
         step = float((first["seconds"] - before) / (first["step"] - session["from_step"]))
     extra = (spent - step * done)[judged & done.gt(0)]
-    # After the last row: the validation of the stop, if that has no row of its own.
-    stop = session["seconds"] - (last["seconds"] - before) - step * (session["to_step"] - last["step"])
+    stop = session["seconds"] - (last["seconds"] - before)  # a row that ended with the stop came before its validation
     validation = float(extra.median()) if len(extra) else stop
     start = first["seconds"] - before - step * (first["step"] - session["from_step"]) - validation * judged.iloc[0]
     return Speed(step, max(0.0, float(validation)), max(0.0, float(start)))
