@@ -1,12 +1,12 @@
-"""The page of runs, book/appendix/runs.md: a section for each published run.
+"""The page of runs, book/appendix/runs.md: a section for each published run that has weights or scores.
 
     python book/runs_page.py            after a run in book/runs came or went; the page's notebook follows
     python book/runs_page.py --check    fail if a section is missing, or left over
 
-A new section says what the run's folder says. What somebody wrote in one that is there stays.
+A new section says what the run's folder says. What somebody wrote in one that is there stays. A run that has but its history
+stands in the table at the page's top, which the page makes itself.
 """
 
-import dataclasses
 import json
 import re
 import sys
@@ -14,25 +14,27 @@ from pathlib import Path
 
 import pairs
 
-import framepred as fp
-from framepred.config import MAY_CHANGE
 from framepred.published import published_runs
+from framepred.results import departures
 from framepred.runs import load_scores, read_record, run_folder
 
 BOOK = Path(__file__).parent
 PAGE = BOOK / "appendix" / "runs.md"
-# How long a run took, and how it was computed and watched: the section's tables say it. The seed is told apart.
-UNTOLD = {*MAY_CHANGE, "validate_every", "validation_clips", "seed"}
 
 
 def filled(page: str) -> str:
-    """The page with a section for each of today's published runs: new ones at its end, in the registry's order."""
+    """The page with the sections of today's published runs: new ones at its end, in the registry's order."""
     head, *sections = re.split(r"^(?=\(run-.+\)=$)", page, flags=re.MULTILINE)
     there = {section[len("(run-") : section.index(")=")]: section for section in sections}
-    names = published_runs()
+    names = [name for name in published_runs() if has_section(name)]
     parts = [head, *(with_scores(name, section) for name, section in there.items() if name in names)]
     parts += [new_section(name) for name in names if name not in there]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def has_section(name: str) -> bool:
+    folder = run_folder(name)
+    return (folder / "model.safetensors").is_file() or bool(load_scores(folder))
 
 
 def with_scores(name: str, section: str) -> str:
@@ -59,9 +61,7 @@ def sentence(name: str) -> str:
     label = f"sec-{record['network']}"
     network = f"The network of {{ref}}`{label}`" if explained(label) else f"The network `{record['network']}`"
     preset = f"preset `{record['preset']}`" if record["preset"] else "a variant of a preset"
-    recipe = dataclasses.asdict(fp.TrainConfig.recipe())
-    training = {key: value for key, value in record["training"].items() if key not in UNTOLD}
-    differs = [f"`{key}={json.dumps(value)}`" for key, value in training.items() if value != recipe.get(key)]
+    differs = [f"`{key}={json.dumps(value)}`" for key, value in departures(name).items()]
     parent = record["parent"]
     start = f"the weights of `{parent}`" if parent else "fresh weights"
     if parent in published_runs():

@@ -7,15 +7,17 @@ Runs that were made to answer another question, on other clips or with other ker
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from framepred.config import MAY_CHANGE
+from framepred.config import MAY_CHANGE, TrainConfig
 from framepred.cost import operations_per_clip
 from framepred.models import FramePredictor
 from framepred.moving import _shuffled
@@ -178,6 +180,18 @@ def repeats(run: str) -> list[str]:
 
     wanted = apart_from_the_seed(run)
     return sorted(name for name in published_runs() if name == run or apart_from_the_seed(name) == wanted)
+
+
+def departures(run: str) -> dict[str, Any]:
+    """How the training of a run departs from `TrainConfig.recipe`: the fields that differ, with their values.
+
+    Not among them: the seed, how long it took, and how it was computed and watched.
+    """
+    record = read_record(run_folder(run))
+    assert record is not None  # published runs have one
+    recipe = dataclasses.asdict(TrainConfig.recipe())
+    untold = {*MAY_CHANGE, "validate_every", "validation_clips", "seed"}
+    return {k: v for k, v in record["training"].items() if k not in untold and v != recipe.get(k)}
 
 
 def shown_table(to_appendix: str = "../appendix", runs: Mapping[str, str] | None = None):

@@ -24,12 +24,14 @@ def test_registry_lists_the_files_of_the_checkout_with_their_digests():
     assert published.registry() == digests, "run `make registry`"
 
 
-def test_every_published_run_has_its_place_on_the_page_of_runs():
+def test_every_published_run_with_weights_or_scores_has_its_place_on_the_page_of_runs():
     page = (published.CHECKOUT.parent / "appendix" / "runs.md").read_text()
     for name in published.published_runs():
-        assert f"(run-{name})=\n## {name}\n" in page and f'provenance("{name}")' in page
-        if runs.load_scores(runs.run_folder(name)):
-            assert f'scores("{name}")' in page
+        folder = runs.run_folder(name)
+        scored = bool(runs.load_scores(folder))
+        section = f"(run-{name})=\n## {name}\n" in page and f'provenance("{name}")' in page
+        assert section == (scored or (folder / "model.safetensors").exists()), "run `make runs-page`"
+        assert (f'scores("{name}")' in page) == scored
 
 
 def test_published_runs_fit_the_repository():

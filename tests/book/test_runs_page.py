@@ -16,7 +16,7 @@ from framepred import published
 from framepred.runs import read_record, save_scores, write_record
 
 PAGE = runs_page.PAGE.read_text(encoding="utf-8")
-OLD = "convlstm-book-short"
+OLD = "convlstm-book-short-one-step"  # it has weights and no scores
 
 
 @pytest.fixture
@@ -36,6 +36,8 @@ def runs(tmp_path, monkeypatch):
 def add(runs, name, weights="fp16", parent=None, seed=0, scores=(), network="convlstm", **training) -> None:
     """Publish a copy of a run under another name."""
     shutil.copytree(runs / OLD, runs / name)
+    if weights is None:
+        (runs / name / "model.safetensors").unlink()
     record = read_record(runs / name)
     about = {"network": network, "weights": weights, "parent": parent, "seed": seed}
     write_record(runs / name, {**record, **about, "training": {**record["training"], **training}})
@@ -55,19 +57,19 @@ def test_the_committed_page_has_the_sections_of_the_published_runs():
 
 
 def test_new_runs_get_a_section_at_the_end_and_the_notebook_follows(runs, capsys):
-    add(runs, "zebra", scores=["mnist-2/rollout"], seed=3, batch_size=64, feedback="teacher-forcing", steps=9)
-    add(runs, "aardvark", weights=None, parent=OLD)
+    add(runs, "zebra", scores=["mnist-2/rollout"], seed=3, batch_size=64, feedback="free-running", steps=9)
+    add(runs, "aardvark", parent=OLD, feedback="free-running")
+    add(runs, "bare", weights=None)
     assert run_page(runs, "--check") == (1, PAGE) and "make runs-page" in capsys.readouterr().out
     code, page = run_page(runs)
     assert code == 0 and page == PAGE + (
         "\n(run-aardvark)=\n## aardvark\n\n"
         "The network of {ref}`sec-convlstm`, preset `book`, trained by the recipe of {ref}`sec-training`, from the weights "
-        f"of {{ref}}`{OLD} <run-{OLD}>` and with seed 0. It is published without its weights.\n\n"
+        f"of {{ref}}`{OLD} <run-{OLD}>` and with seed 0. It is published with its weights.\n\n"
         '```{code-cell} ipython3\n:tags: [hide-input]\n\nprovenance("aardvark")\n```\n'
         "\n(run-zebra)=\n## zebra\n\n"
         "The network of {ref}`sec-convlstm`, preset `book`, trained by the recipe of {ref}`sec-training` but with "
-        '`batch_size=64`, `feedback="teacher-forcing"`, from fresh weights and with seed 3. It is published with its '
-        "weights.\n\n"
+        "`batch_size=64`, from fresh weights and with seed 3. It is published with its weights.\n\n"
         '```{code-cell} ipython3\n:tags: [hide-input]\n\nprovenance("zebra")\n```\n'
         '\n```{code-cell} ipython3\n:tags: [hide-input]\n\nscores("zebra")\n```\n'
     )
@@ -77,7 +79,8 @@ def test_new_runs_get_a_section_at_the_end_and_the_notebook_follows(runs, capsys
 
 
 def test_a_section_goes_with_its_run_and_the_others_stay_as_they_were_written(runs):
-    written = PAGE.replace("`convlstm-book-short` with 5×5 kernels.", "What somebody wrote.\n\nMore of it.")
+    written = PAGE.replace("It comes with its weights.", "What somebody wrote.\n\nMore of it.")
+    assert written != PAGE
     runs_page.PAGE.write_text(written, encoding="utf-8")
     shutil.rmtree(runs / "convlstm-book-240")
     published.write_registry()
@@ -89,10 +92,12 @@ def test_a_section_goes_with_its_run_and_the_others_stay_as_they_were_written(ru
 def test_scores_are_shown_where_a_run_has_some_today(runs):
     save_scores(runs / OLD, {"mnist-2/rollout": np.ones((2, 10))})
     (runs / "vpn-book" / "scores.npz").unlink()
+    (runs / "convlstm-book-speedrun" / "scores.npz").unlink()
     _, page = run_page(runs)
     shown = re.findall(r'^(provenance|scores)\("(.+)"\)$', page, re.MULTILINE)
     assert shown[shown.index(("provenance", OLD)) + 1] == ("scores", OLD)
     assert ("provenance", "vpn-book") in shown and ("scores", "vpn-book") not in shown
+    assert ("provenance", "convlstm-book-speedrun") not in shown, "it has no weights either"
 
 
 def test_a_network_that_the_book_does_not_explain_is_named(runs):
