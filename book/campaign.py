@@ -184,7 +184,7 @@ def campaign(given: argparse.Namespace) -> int:
     if given.pack and not given.dry_run:
         try:
             travel.pack(state, given.pack, int(given.part_mib * 2**20), given.parts, say)
-        except PlanError as error:
+        except (PlanError, FileExistsError) as error:
             if given.minutes is None:
                 raise
             say(f"nothing packed: {error}")

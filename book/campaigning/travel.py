@@ -30,11 +30,22 @@ def pack(state: State, folder: Path, part_bytes: int, parts: int, say: Callable[
 
     Raises:
         PlanError: if there is no run yet, or the parts are too small for anything.
+        FileExistsError: if a campaign is at work there, whose runs change meanwhile.
     """
+    from framepred.runs import held
+
     left = room(parts, part_bytes)
     names = [name for name in state.runs if (state.run_folder(name) / WEIGHTS).is_file()]
     if not names:
         raise PlanError(f"{state.folder} holds no trained run to pack; give the --state of a campaign")
+    with held(state.folder):
+        return _pack(state, names, folder, part_bytes, left, say)
+
+
+def _pack(
+    state: State, names: list[str], folder: Path, part_bytes: int, left: int, say: Callable[[str], None]
+) -> list[Path]:
+    """Write what fits of these runs."""
     names.sort(key=lambda name: state.runs[name].get("priority", 0))
     files: dict[str, bytes] = {}
     for what, read in {"scores and history": _small, "weights": _weights, "what it needs to go on": _resume}.items():

@@ -25,7 +25,7 @@ from campaigning.plan import OURS, PLAN, PlanError, Run, read_plan, select
 from campaigning.state import State
 
 import framepred as fp
-from framepred.runs import load_scores, read_record, save_scores
+from framepred.runs import held, load_scores, read_record, save_scores
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"batch_size": 2, "validation_clips": 40, "validate_every": 20}
@@ -703,6 +703,26 @@ def test_a_checkpoint_travels_with_its_weights_exact_and_its_optimiser_close(far
     for name in ("exp_avg", "exp_avg_sq"):
         assert adam_here[name].dtype == adam_there[name].dtype
         np.testing.assert_allclose(adam_here[name], adam_there[name], rtol=2**-8)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
+def test_runs_of_a_campaign_at_work_are_not_packed(far, tmp_path, capsys, monkeypatch):
+    words = ["--pack", str(tmp_path / "parts"), "--state", str(far.folder)]
+    monkeypatch.setattr(campaign, "train", lambda *a: 75)
+    with held(far.folder):
+        assert campaign.main(words) == 1
+        assert campaign.main([*words, "--minutes", "5"]) == 75  # its own work is done, and another has begun
+    first, second = capsys.readouterr().out.splitlines()
+    assert (
+        f"campaign: another process is training in {far.folder}; wait" in first and "nothing packed: another" in second
+    )
+    assert not (tmp_path / "parts").exists()
+    assert campaign.main(words) == 0 and list((tmp_path / "parts").iterdir())
+
+
+def test_a_campaign_packs_its_own_work(tmp_path, machine, monkeypatch, capsys):
+    assert call_main(tmp_path, machine, monkeypatch, 40, "--pack", str(tmp_path / "parts")) == 0
+    assert "packed 2 runs" in capsys.readouterr().out
 
 
 def test_what_does_not_fit_is_said_and_the_most_valuable_comes_first(far, tmp_path):
