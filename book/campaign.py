@@ -198,7 +198,7 @@ def train(given: argparse.Namespace, state, published: Path) -> int:
     device = device_of(given.device, given.dry_run)
     runs = select(read_plan(given.plan), device, given.only)
     if given.dry_run:
-        show(runs, state, given.minutes, device)
+        show(preflight.digits_here(runs, say), state, given.minutes, device)
         return 0
     return work(given, runs, device, state, published)
 

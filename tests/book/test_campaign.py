@@ -210,13 +210,30 @@ def test_bad_input_is_one_line_and_leaves_nothing(words, message, tmp_path, caps
     assert not (tmp_path / "state" / "convlstm-book").exists()
 
 
-def test_a_dry_run_shows_the_minutes_and_changes_nothing(tmp_path, capsys):
+def test_a_dry_run_shows_the_minutes_and_changes_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(preflight, "digits_here", lambda runs, say: runs)
     assert campaign.main(["--minutes", "60", "--device", "cpu", "--dry-run", "--state", str(tmp_path / "state")]) == 0
     lines = capsys.readouterr().out.splitlines()
     shown = {line.split()[1]: line.split()[2] for line in lines[1:]}
     assert sum(float(m) for m in shown.values() if m != "no") == pytest.approx(60, abs=0.2)
     assert next(iter(shown)) == "convlstm-book" and shown["vpn-book-seed2"] == "no"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_without_mnist_shows_the_runs_that_there_would_be(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(fp, "load_digits", lambda source, split="train": SimpleNamespace(source="uci"))
+    names = ("a", "b", "c")
+    (tmp_path / "plan.toml").write_text("".join(f"[[run]]\n{TABLE}".replace('"a"', f'"{name}"') for name in names))
+    state = State(tmp_path / "state")
+    state.folder.mkdir()
+    state.runs = {"a-uci": {"status": "done"}, "b-uci": {"status": "training"}, "c": {"status": "done"}}
+    state.save()
+    words = ["--minutes", "5", "--device", "cpu", "--dry-run", "--plan", str(tmp_path / "plan.toml")]
+    assert campaign.main([*words, "--state", str(state.folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "no mnist" in lines[0]
+    assert [line.split()[1:3] for line in lines[2:4]] == [["a-uci", "done"], ["b-uci", "begun"]]
+    assert lines[4].split()[1] == "c-uci" and lines[4].endswith("minutes")
 
 
 # --- minutes ---------------------------------------------------------------------------------------------------------
@@ -567,6 +584,7 @@ def test_a_machine_without_a_package_is_told_how_to_fetch_it(monkeypatch, capsys
         return "0.0.1" if name == "pooch" else real(name)
 
     monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(preflight, "digits_here", lambda runs, say: runs)
     assert preflight.packages_missing() == ["pooch>=1.8", "papermill>=2.6"]
     campaign.main(["--minutes", "15", "--device", "cpu", "--dry-run", "--state", str(tmp_path)])
     out = capsys.readouterr().out
