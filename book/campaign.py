@@ -145,7 +145,8 @@ def work(given: argparse.Namespace, runs: list[Run], device: str, state, publish
 def main(words: list[str] | None = None) -> int:
     given = parse(words)
     if missing := preflight.packages_missing():
-        say(f"packages: {', '.join(missing)} missing. Fetch them where there is a network, and install them here:")
+        say(f"packages: {', '.join(missing)} missing. Fetch them where there is a network, with a Python of the same")
+        say("version, because pip asks that one what they need, and install them here:")
         say(f"  {preflight.download_line(missing)}\n  {preflight.INSTALL}")
     try:
         return campaign(given)

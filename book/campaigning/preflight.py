@@ -59,7 +59,10 @@ def _met(requirement: str) -> bool:
 
 
 def download_line(missing: Iterable[str]) -> str:
-    """The command that fetches packages for this machine, to be given where there is a network."""
+    """The command that fetches packages for this machine, to be given where there is a network.
+
+    By a Python of this version: pip asks what packages need "if python_version < …" of the Python that runs it.
+    """
     machine = sysconfig.get_platform().replace("-", "_").replace(".", "_")
     if machine.startswith("linux"):
         kind = machine.removeprefix("linux_")
@@ -70,7 +73,7 @@ def download_line(missing: Iterable[str]) -> str:
     version = ".".join(platform.python_version_tuple()[:2])
     quoted = " ".join(f'"{line}"' for line in missing)
     return (
-        f"python -m pip download --only-binary=:all: --python-version {version} --implementation cp {platforms} "
+        f"python{version} -m pip download --only-binary=:all: --python-version {version} --implementation cp {platforms} "
         f"-d wheels {quoted}"
     )
 

@@ -27,10 +27,10 @@ It looks at the machine, measures each run's speed while it trains, and chooses 
 ## What a machine without a network needs
 
 - A checkout. If it comes without its history, name the commit: `export FRAMEPRED_COMMIT=$(git rev-parse HEAD)` where the history is.
-- PyTorch, and the packages of `pyproject.toml`. The first lines of a campaign name those that are missing, with the command that fetches them as wheels for that machine; it looks like this:
+- PyTorch, and the packages of `pyproject.toml`. The first lines of a campaign name those that are missing, with the command that fetches them as wheels for that machine. Give it to a Python of the same version, because pip asks that one what they need. It looks like this:
 
   ```sh
-  python -m pip download --only-binary=:all: --python-version 3.12 --implementation cp \\
+  python3.12 -m pip download --only-binary=:all: --python-version 3.12 --implementation cp \\
       --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \\
       -d wheels papermill ipykernel pooch anywidget jaxtyping
   ```

@@ -590,7 +590,8 @@ def test_a_machine_without_a_package_is_told_how_to_fetch_it(monkeypatch, capsys
     out = capsys.readouterr().out
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     assert (
-        f"pip download --only-binary=:all: --python-version {python}" in out and '"pooch>=1.8" "papermill>=2.6"' in out
+        f"python{python} -m pip download --only-binary=:all: --python-version {python}" in out
+        and '"pooch>=1.8" "papermill>=2.6"' in out
     )
     assert "convlstm-book" in out  # the rest is done
 
