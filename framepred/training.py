@@ -264,6 +264,8 @@ def _train(
             save_checkpoint(out / "checkpoints", done.step, state())
             write_folder(out)
 
+    # The steps before the rate falls.
+    stable = int(DECAY * config.steps) if config.schedule == "warmup-stable-decay" else math.inf
     ended = done.ended(config)
     session = {"from_step": done.step, "to_step": done.step, "seconds": 0.0, "ended": None, "processes": n_processes}
     if ended and out is not None and record is not None and record["steps"] != done.step and rank == 0:
@@ -275,6 +277,8 @@ def _train(
             sweep(out)
         if checkpoint is None:
             save()  # if that is impossible, it is better to know it now
+        elif stable < done.step <= int(DECAY * checkpoint["config"]["steps"]) and out is not None and rank == 0:
+            save_stable(out / "checkpoints", done.step, state())  # a plan that became shorter falls from here on
 
     part = config.batch_size // config.accumulate // n_processes  # clips computed at a time
     agree = _agreement(n_processes)
@@ -342,8 +346,7 @@ def _train(
                 save(ended)
                 saved = time.perf_counter()
                 saving = saved - now
-            falls_next = config.schedule == "warmup-stable-decay" and done.step == int(DECAY * config.steps)
-            if falls_next and out is not None and rank == 0:
+            if done.step == stable and out is not None and rank == 0:
                 _check_finite(done, config, out)
                 save_stable(out / "checkpoints", done.step, state())
         if validation is not None and math.isnan(score) and done.step > session["from_step"]:
@@ -428,25 +431,32 @@ def _validate(model: FramePredictor, clips: MovingDigits, config: TrainConfig, p
 
 
 def _to_go_on_from(folder: Path, config: TrainConfig, rank: int) -> dict[str, Any] | None:
-    """The last checkpoint; of a run that grows after its rate began to fall, the one before that, and no later one is left.
+    """The last checkpoint; of a run that grows after its rate began to fall, the one before that, and no later one is left."""
+    last = load_checkpoint(folder)
+    if last is None or config.steps <= last["config"]["steps"]:
+        return last
+    stable = grows_from(folder, last)
+    if stable is None:
+        return last
+    if rank == 0:
+        rewind(folder, stable["done"]["step"], stable)
+    return stable
+
+
+def grows_from(folder: Path, last: dict[str, Any]) -> dict[str, Any] | None:
+    """The checkpoint that a run goes on from if it grows after its rate began to fall; None if that is the last one.
 
     What the run has cost, and the best weights that it has found, are those of the last checkpoint all the same.
     """
-    last = load_checkpoint(folder)
-    if last is None or config.schedule != "warmup-stable-decay":
-        return last
-    planned, step = last["config"]["steps"], last["done"]["step"]
-    if config.steps <= planned or step <= int(DECAY * planned):
-        return last
+    config, done = last["config"], last["done"]
+    if config["schedule"] != "warmup-stable-decay" or done["step"] <= int(DECAY * config["steps"]):
+        return None
     try:
         stable = load_checkpoint(folder, "stable")
     except ValueError:  # damaged, of which a warning told: the run goes on from where its rate fell to
-        stable = None
-    if stable is None:
-        return last
-    stable["done"] |= {key: last["done"][key] for key in ("sessions", "best")}
-    if rank == 0:
-        rewind(folder, stable["done"]["step"], stable)
+        return None
+    if stable is not None:
+        stable["done"] |= {key: done[key] for key in ("sessions", "best")}
     return stable
 
 

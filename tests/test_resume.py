@@ -193,6 +193,14 @@ def test_a_grown_run_can_be_stopped_where_the_short_one_had_been(clips, tmp_path
     assert_same(weights(grown(clips, tmp_path / "a")), weights(grown(clips, tmp_path / "b", at=[7, 9, 14])))
 
 
+def test_a_run_that_was_cut_short_grows_from_where_it_was_then(clips, tmp_path):
+    for steps, stop in ((10, 10), (20, 8), (12, 12), (20, 20)):  # the rate falls after 6, would after 12, does after 8
+        config = small(steps=steps, schedule="warmup-stable-decay")
+        train(build("convlstm", "tiny"), stopping_after(stop, clips, config), config, out=tmp_path)
+    sessions = [(s["from_step"], s["to_step"]) for s in record(tmp_path)["sessions"]]
+    assert sessions == [(0, 10), (6, 8), (8, 12), (8, 20)]
+
+
 def test_a_grown_run_without_its_stable_checkpoint_goes_on_from_its_last(clips, tmp_path):
     config = small(steps=10, schedule="warmup-stable-decay")
     train(build("convlstm", "tiny"), clips, config, out=tmp_path)
