@@ -17,9 +17,9 @@ from campaigning.state import State
 
 RUN = ("run.json", "config.json", "history.csv")
 SCORED = ("run.json", "scores.npz", "samples.npz")
-WEIGHTS, RESUME = "model.safetensors", "resume.pt"
+WEIGHTS, RESUME, STABLE = "model.safetensors", "resume.pt", "stable.pt"
 KEPT = "kept"  # stands for weights that are those of model.safetensors
-PATH = re.compile(rf"(scored/)?{NAME}/({'|'.join(map(re.escape, (*RUN, *SCORED, WEIGHTS, RESUME)))})")
+PATH = re.compile(rf"(scored/)?{NAME}/({'|'.join(map(re.escape, (*RUN, *SCORED, WEIGHTS, RESUME, STABLE)))})")
 
 
 # --- packing ---------------------------------------------------------------------------------------------------------
@@ -48,7 +48,13 @@ def _pack(
     """Write what fits of these runs."""
     names.sort(key=lambda name: state.runs[name].get("priority", 0))
     files: dict[str, bytes] = {}
-    for what, read in {"scores and history": _small, "weights": _weights, "what it needs to go on": _resume}.items():
+    stages = {
+        "scores and history": _small,
+        "weights": _weights,
+        "what it needs to go on": _resume,
+        "what it needs to become longer": _stable,
+    }
+    for what, read in stages.items():
         for name in names:
             new = {path: content for path, content in read(state, name).items() if path not in files}
             if len(listing(files | new, state.runs)) + sum(map(len, (files | new).values())) > left:
@@ -80,17 +86,42 @@ def _weights(state: State, name: str) -> dict[str, bytes]:
 
 
 def _resume(state: State, name: str) -> dict[str, bytes]:
-    """The last checkpoint, its optimiser's state in half precision, and without the weights that travel already."""
+    """The checkpoint that a run goes on from: as a rule, the last one."""
+    last, stable = _checkpoints(state.run_folder(name))
+    return _packed(state, name, STABLE, stable) if last is None else _packed(state, name, RESUME, last)
+
+
+def _stable(state: State, name: str) -> dict[str, bytes]:
+    """Beside the last checkpoint of a run whose rate is falling, the one that it grows from."""
+    last, stable = _checkpoints(state.run_folder(name))
+    return {} if last is None else _packed(state, name, STABLE, stable)
+
+
+def _checkpoints(folder: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The checkpoints that a run goes on from: with the steps of its plan, and with more if that is another.
+
+    They are as large as each other, and there is little room. A run that has made all its steps can only grow, so of the two
+    it needs the second alone; what its rate fell to travels as its weights.
+    """
+    from framepred.checkpoints import load_checkpoint
+    from framepred.training import grows_from
+
+    last = load_checkpoint(folder / "checkpoints")
+    stable = None if last is None else grows_from(folder / "checkpoints", last)
+    if last is not None and stable is not None and last["done"]["step"] >= last["config"]["steps"]:
+        return None, stable
+    return last, stable
+
+
+def _packed(state: State, name: str, file: str, checkpoint: dict[str, Any] | None) -> dict[str, bytes]:
+    """A checkpoint, its optimiser's state in half precision, and without the weights that travel already."""
     import torch
     from safetensors.torch import load_file
 
-    from framepred.checkpoints import load_checkpoint
-
-    folder = state.run_folder(name)
-    checkpoint = load_checkpoint(folder / "checkpoints")
     if checkpoint is None:
         return {}
-    kept = load_file(folder / WEIGHTS)
+    weights = state.run_folder(name) / WEIGHTS
+    kept = load_file(weights)
     checkpoint["optimizers"] = _cast(checkpoint["optimizers"], torch.float32, torch.bfloat16)
     if _same(checkpoint["average"], kept):
         checkpoint["average"] = KEPT
@@ -98,7 +129,7 @@ def _resume(state: State, name: str) -> dict[str, bytes]:
         checkpoint["done"]["best"]["weights"] = KEPT
     buffer = io.BytesIO()
     torch.save(checkpoint, buffer)
-    return {f"{name}/{WEIGHTS}": (folder / WEIGHTS).read_bytes(), f"{name}/{RESUME}": buffer.getvalue()}
+    return {f"{name}/{WEIGHTS}": weights.read_bytes(), f"{name}/{file}": buffer.getvalue()}
 
 
 def _same(weights: dict[str, Any] | None, kept: dict[str, Any]) -> bool:
@@ -179,11 +210,10 @@ def _make_ready(ready: State, name: str, files: dict[str, bytes]) -> None:
 
     run, scored = ready.run_folder(name), ready.scored_folder(name)
     for path, content in files.items():
-        if path.rsplit("/", 1)[0] == name and not path.endswith(RESUME):
+        if path.rsplit("/", 1)[0] == name and not path.endswith((RESUME, STABLE)):
             run.mkdir(parents=True, exist_ok=True)
             (ready.folder / path).write_bytes(content)
-    if f"{name}/{RESUME}" in files:
-        _write_checkpoint(run, files[f"{name}/{RESUME}"])
+    _write_checkpoints(run, files.get(f"{name}/{RESUME}"), files.get(f"{name}/{STABLE}"))
     if f"scored/{name}/run.json" in files:
         if (run / WEIGHTS).is_file():
             publish(run, scored)  # the half precision copy that was scored: made from the same weights, it is the same
@@ -195,11 +225,19 @@ def _make_ready(ready: State, name: str, files: dict[str, bytes]) -> None:
                 (ready.folder / path).write_bytes(content)
 
 
-def _write_checkpoint(run: Path, content: bytes) -> None:
+def _write_checkpoints(run: Path, resume: bytes | None, stable: bytes | None) -> None:
+    """Write the last checkpoint and the one that a run grows from. One that comes alone is both: there the run goes on."""
+    from framepred.checkpoints import save_checkpoint, save_stable
+
+    for save, content in ((save_stable, stable), (save_checkpoint, resume or stable)):
+        if content is not None:
+            checkpoint = _unpacked(run, content)
+            save(run / "checkpoints", checkpoint["done"]["step"], checkpoint)
+
+
+def _unpacked(run: Path, content: bytes) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
-
-    from framepred.checkpoints import save_checkpoint
 
     checkpoint = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     checkpoint["optimizers"] = _cast(checkpoint["optimizers"], torch.bfloat16, torch.float32)
@@ -208,7 +246,7 @@ def _write_checkpoint(run: Path, content: bytes) -> None:
     best = checkpoint["done"]["best"]
     if best and best["weights"] == KEPT:
         best["weights"] = load_file(run / WEIGHTS)
-    save_checkpoint(run / "checkpoints", checkpoint["done"]["step"], checkpoint)
+    return checkpoint
 
 
 def _take(state: State, ready: State, name: str, say: Callable[[str], None]) -> bool:
@@ -217,12 +255,13 @@ def _take(state: State, ready: State, name: str, say: Callable[[str], None]) -> 
 
     new, old = (read_record(folder.run_folder(name)) for folder in (ready, state))
     assert new is not None  # it was packed
-    if old is not None and old["steps"] > new["steps"]:
+    if old is not None and _further(old, new):
         say(f"{name}: left as it is: here it has done {old['steps']:,} steps, there {new['steps']:,}")
         return False
     here, there = state.run_folder(name), ready.run_folder(name)
-    if old is not None and old["sessions"] == new["sessions"] and not (there / "checkpoints").exists():
-        shutil.copytree(here / "checkpoints", there / "checkpoints", dirs_exist_ok=True)
+    if old is not None and old["sessions"] == new["sessions"] and (here / "checkpoints").is_dir():
+        shutil.rmtree(there / "checkpoints", ignore_errors=True)  # ours are whole and exact
+        shutil.copytree(here / "checkpoints", there / "checkpoints")
     for source, target in ((there, here), (ready.scored_folder(name), state.scored_folder(name))):
         if source.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -230,6 +269,18 @@ def _take(state: State, ready: State, name: str, say: Callable[[str], None]) -> 
                 target.rename(ready.folder / f"old-{target.parent.name}-{name}")
             source.rename(target)
     return True
+
+
+def _further(here: dict[str, Any], there: dict[str, Any]) -> bool:
+    """Whether a run is further here than there.
+
+    If one has gone on from the other, it is, even with fewer steps: a run may grow from where its rate began to fall.
+    """
+    ours, theirs = ([session["written"] for session in record["sessions"]] for record in (here, there))
+    n = min(len(ours), len(theirs))
+    if ours[:n] == theirs[:n] and len(ours) != len(theirs):
+        return len(ours) > len(theirs)
+    return here["steps"] > there["steps"]
 
 
 def _publish(state: State, name: str, published: Path) -> str:

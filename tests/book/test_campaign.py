@@ -810,6 +810,88 @@ def test_scores_of_other_weights_stay_behind(far, tmp_path):
     assert "was not scored" in home.runs["a"]["published"]
 
 
+FALLING = {"steps": 5, "schedule": "warmup-stable-decay", "log_every": 1}  # the rate begins to fall after step 3
+LONGER = {**FALLING, "steps": 9}
+
+
+def falling(folder: Path, steps: int) -> State:
+    """The state of a campaign with a run of that schedule, which has made so many steps of 5."""
+    state = State(folder)
+    while not (record := read_record(state.run_folder("a"))) or record["steps"] < steps:
+        train(state.run_folder("a"), **FALLING, **({"minutes": 1e-9} if steps < 5 else {}))  # one step a call
+    state.runs["a"] = {"status": "training", "priority": 1}
+    state.save()
+    return state
+
+
+def moved(state: State, folder: Path, size=2**20) -> tuple[State, set[str], list[str]]:
+    """A run packed and adopted elsewhere: the campaign there, the checkpoints that travelled, and what was said."""
+    said = []
+    travel.pack(state, folder / "parts", size, 1, said.append)
+    home = State(folder / "home")
+    travel.adopt(home, folder / "parts", folder / "published", quiet)
+    files = parts.read_parts(folder / "parts")[2]
+    return home, {name for name in (travel.RESUME, travel.STABLE) if f"a/{name}" in files}, said
+
+
+@pytest.mark.parametrize(
+    ("steps", "travels"), [(5, {"stable.pt"}), (4, {"resume.pt", "stable.pt"}), (2, {"resume.pt"})]
+)
+def test_a_run_that_travelled_grows_as_it_would_have_at_home(steps, travels, tmp_path):
+    far = falling(tmp_path / "far", steps)
+    home, files, _ = moved(far, tmp_path)
+    assert files == travels
+    folders = [state.run_folder("a") for state in (far, home)]
+    for folder in folders:
+        train(folder, **LONGER)
+    ours, theirs = ([(s["from_step"], s["to_step"]) for s in read_record(f)["sessions"]] for f in folders)
+    assert ours == theirs and ours[-1] == (min(steps, 3), 9)
+    here, there = (fp.runs.load_history(folder).set_index("step")["loss"] for folder in folders)
+    first = min(steps, 3) + 1  # the error of this step is that of the weights, which travel exactly
+    pd.testing.assert_series_equal(here.loc[:first], there.loc[:first], check_exact=True)
+    np.testing.assert_allclose(here, there, rtol=1e-3)
+    assert not here.equals(there)  # of the optimiser in bfloat16
+
+
+def test_a_run_that_travelled_while_its_rate_fell_comes_to_its_end(tmp_path):
+    far = falling(tmp_path / "far", 4)
+    home, _, _ = moved(far, tmp_path)
+    train(home.run_folder("a"), **FALLING)
+    sessions = read_record(home.run_folder("a"))["sessions"]
+    assert (sessions[-1]["from_step"], sessions[-1]["to_step"]) == (4, 5)
+
+
+def test_where_one_checkpoint_fits_it_is_the_one_to_come_to_the_end_with(tmp_path):
+    far = falling(tmp_path / "far", 4)
+    both = sum(path.stat().st_size for path in far.run_folder("a").glob("checkpoints/*.pt"))
+    _, files, said = moved(far, tmp_path, size=both // 2)
+    assert files == {"resume.pt"} and any("left behind: what it needs to become longer" in line for line in said)
+
+
+def test_a_run_that_grew_from_fewer_steps_than_it_had_is_the_further_one(tmp_path):
+    home = falling(tmp_path / "home", 5)
+    there = State(tmp_path / "there")
+    travel.pack(home, tmp_path / "old", 2**20, 1, quiet)
+    travel.adopt(there, tmp_path / "old", tmp_path / "published", quiet)
+    train(there.run_folder("a"), **LONGER, minutes=1e-9)
+    travel.pack(there, tmp_path / "new", 2**20, 1, quiet)
+    for folder in ("new", "old"):  # the old parts change nothing any more
+        travel.adopt(home, tmp_path / folder, tmp_path / "published", quiet)
+        record = read_record(home.run_folder("a"))
+        assert record["steps"] == 4 and record["sessions"][-1]["from_step"] == 3
+
+
+def test_parts_may_be_adopted_twice_and_exact_checkpoints_stay(far, tmp_path):
+    travel.pack(far, tmp_path / "parts", 2**20, 8, quiet)
+    before = {path.name: path.read_bytes() for path in far.run_folder("a").glob("checkpoints/*.pt")}
+    copy = State(fp.runs.shutil.copytree(far.folder, tmp_path / "copy"))
+    travel.adopt(copy, tmp_path / "parts", tmp_path / "published", quiet)
+    assert {path.name: path.read_bytes() for path in copy.run_folder("a").glob("checkpoints/*.pt")} == before
+    travel.pack(far, tmp_path / "parts", 40_000 + (far.run_folder("a") / "model.safetensors").stat().st_size, 1, quiet)
+    for _ in range(2):  # without a checkpoint
+        travel.adopt(State(tmp_path / "home"), tmp_path / "parts", tmp_path / "published", quiet)
+
+
 def test_a_path_that_leads_out_of_the_folder_is_refused(far, tmp_path):
     for path in ("../a/run.json", "a/../../run.json", "/a/run.json", "a/x.py"):
         parts.write_parts(tmp_path / "parts", "c", {path: b"x"}, {}, 2**20)
