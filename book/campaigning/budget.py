@@ -92,7 +92,9 @@ def measure(history: pandas.DataFrame, record: Mapping[str, Any]) -> Speed:
     return Speed(step, max(0.0, float(validation)), max(0.0, float(start)))
 
 
-def plan_steps(done: int, planned: int, seconds: float, speed: Speed, validate_every: int, first: bool) -> int:
+def plan_steps(
+    done: int, planned: int, seconds: float, speed: Speed, validate_every: int, first: bool, schedule: str = "one-cycle"
+) -> int:
     """The steps in all with which a run ends in so many seconds.
 
     In the last part of a run they are those planned before, so that its learning rate falls once; unless the machine turns
@@ -100,7 +102,12 @@ def plan_steps(done: int, planned: int, seconds: float, speed: Speed, validate_e
 
     first: the plan before was a guess, from which nothing follows.
     """
+    from framepred.config import DECAY
+
     more = speed.steps_in(MARGIN * seconds, validate_every)
+    if schedule == "warmup-stable-decay" and done > int(DECAY * planned):  # grown, it goes back to where its rate fell
+        grown = int(DECAY * planned) + more
+        return grown if grown >= (1 if first else WORTH) * planned else planned
     if done >= LAST_PART * planned and done + more < WORTH * planned and not first:
         return planned
     return planned if done >= planned and not more else done + max(1, more)

@@ -117,8 +117,8 @@ class Queue:
             remaining = entry["until"] - spent
             if entry["slices"]:
                 speed, first = Speed(*entry["speed"]), entry["slices"] == 1
-                every = run.parameters.get("validate_every", 250)
-                entry["steps"] = budget.plan_steps(done, entry["steps"], remaining, speed, every, first)
+                every, schedule = run.parameters.get("validate_every", 250), run.parameters.get("schedule", "one-cycle")
+                entry["steps"] = budget.plan_steps(done, entry["steps"], remaining, speed, every, first, schedule)
                 # On a machine that became slower the last part of a run takes longer than was planned.
                 remaining = max(remaining, speed.seconds_for(entry["steps"] - done, every))
             else:
@@ -167,7 +167,7 @@ class Queue:
 
     def _one_slice(self, run: Run, entry: dict[str, Any], seconds: float) -> bool:
         """Call the notebook once, and note what it says of the speed: whether the run has ended by itself."""
-        before = self._done(run)[0]
+        done, before = self._done(run)[0], (self._record(run) or {}).get("sessions", [])
         entry.setdefault("accumulate", 1)
         entry.setdefault("compile", run.parameters.get("compile", False))
         if run.name in self.compile_off:
@@ -186,9 +186,12 @@ class Queue:
             self._mend(run, entry, outcome)
             return False
         record = self._record(run)
-        if record is None or (record["steps"] <= before and before < entry["steps"]):
+        # Its new sessions tell whether it moved: a run that grows may go back to fewer steps than it had.
+        new = record["sessions"][len(before) :] if record else []
+        moved = any(session["to_step"] > session["from_step"] for session in new)
+        if record is None or (not moved and done < entry["steps"]):
             raise RunFailed(f"made no step in {outcome.seconds:.0f} s; {self.state.folder / run.name}.log says more")
-        self._note_speed(run, entry, record, outcome.seconds, record["steps"] > before)
+        self._note_speed(run, entry, record, outcome.seconds, moved)
         return record.get("ended") == "patience"
 
     def _note_speed(self, run: Run, entry: dict[str, Any], record: dict[str, Any], wall: float, moved: bool) -> None:

@@ -67,14 +67,19 @@ class Machine:
         code = self.evaluate(**given) if notebook == "evaluate" else self.train(notebook, **given)
         return commands.Outcome(code, self.now - began, "")
 
-    def train(self, network, out, steps, minutes, digits, preset, validate_every, log_every=10, **others) -> int:
+    def train(
+        self, network, out, steps, minutes, digits, preset, validate_every, log_every=10, schedule="", **others
+    ) -> int:
         out.mkdir(parents=True, exist_ok=True)
         record = read_record(out) or {"steps": 0, "seconds": 0.0, "sessions": []}
         done, before, spent, rows, judging = record["steps"], record["seconds"], self.start, [], 0.0
         if done:  # the row of a stop is forgotten
             rows = pd.read_csv(out / "history.csv").query("step % @log_every == 0 or step % @validate_every == 0")
             rows = rows.to_dict("records")
-        nats = record.get("kept", {}).get("validation_nats", 500.0)
+            if schedule == "warmup-stable-decay" and record["training"]["steps"] < steps:
+                done = min(done, int(0.6 * record["training"]["steps"]))
+                rows = [row for row in rows if row["step"] <= done]
+        begun, nats = done, record.get("kept", {}).get("validation_nats", 500.0)
         while done < steps and spent + self.step + judging < 60 * minutes:  # the first validation isn't foreseen
             done, spent = done + 1, spent + self.step
             judged = done % validate_every == 0
@@ -87,9 +92,9 @@ class Machine:
             rows.append({"step": done, "seconds": before + spent, "validation_nats": nats})
         self.now += spent
         pd.DataFrame(rows, columns=["step", "seconds", "validation_nats"]).to_csv(out / "history.csv", index=False)
-        session = {"from_step": record["steps"], "to_step": done, "seconds": spent}
+        session = {"from_step": begun, "to_step": done, "seconds": spent}
         write(
-            out, network=network, training={}, digits={"source": digits}, steps=done, seconds=before + spent,
+            out, network=network, training={"steps": steps}, digits={"source": digits}, steps=done, seconds=before + spent,
             sessions=[*record["sessions"], session], ended="finished" if done >= steps else "minutes",
             kept={"which": "best", "validation_nats": nats}, weights=None, test_sets={},
         )  # fmt: skip
@@ -280,6 +285,17 @@ def test_plans_follow_the_speed_until_the_last_part_of_a_run():
     assert budget.plan_steps(1000, 1000, 0, speed, 10, first=True) == 1000
 
 
+def test_plans_of_a_run_whose_rate_falls_last_follow_the_speed_until_it_falls():
+    def steps(done, seconds, first=False):
+        speed = budget.Speed(1.0, 0.0, 0.0)
+        return budget.plan_steps(done, 1000, seconds, speed, 10, first, "warmup-stable-decay")
+
+    assert steps(600, 500) == 600 + 475 and steps(600, 300) == 600 + 285
+    assert steps(601, 500) == steps(700, 200) == steps(1000, 600) == 1000  # to go back costs more than it brings
+    assert steps(700, 800) == steps(1000, 800) == 600 + 760
+    assert steps(700, 500, first=True) == 600 + 475 and steps(700, 300, first=True) == 1000
+
+
 @pytest.mark.parametrize(("seconds", "clips"), [(1e9, 10_000), (123.4, 1200), (5.0, 50), (-9, 10)])
 def test_clips_are_a_round_number_that_fits(seconds, clips):
     assert budget.clips_in(seconds, 0.1, 10_000) == clips
@@ -325,6 +341,39 @@ def test_a_machine_that_turns_out_faster_than_measured_makes_more_steps(tmp_path
     planned = [given["steps"] for notebook, given in machine.calls if notebook == "convlstm"]
     record = read_record(tmp_path / "published" / "a")
     assert record["steps"] == planned[-1] > 3 * planned[1] and record["seconds"] > 0.75 * 0.85 * 1200
+
+
+STABLE = dataclasses.replace(RUN, parameters={**SMALL, "schedule": "warmup-stable-decay"})
+
+
+@pytest.mark.parametrize("minutes", [12, 45, 200])
+def test_once_the_rate_falls_the_plan_stays_and_no_step_is_made_twice(minutes, tmp_path, machine):
+    moments = random.Random(0)
+
+    def vary(number, notebook, given):
+        machine.step = moments.uniform(0.4, 0.6)
+
+    machine.before = vary
+    campaign_of(machine, tmp_path, [STABLE], minutes).work()
+    record = read_record(tmp_path / "published" / "a")
+    made = [(session["from_step"], session["to_step"]) for session in record["sessions"]]
+    assert record["ended"] == "finished" and all(a[1] == b[0] for a, b in itertools.pairwise(made))
+    planned = [given["steps"] for notebook, given in machine.calls if notebook == RUN.network]
+    assert len(planned) < 4 or len(set(planned[:-1])) > 1  # before, it follows the speed
+    assert 0.75 * 60 * minutes < machine.now <= 62 * minutes
+
+
+def test_a_run_that_grows_from_where_its_rate_fell_is_no_run_that_stands(tmp_path, machine):
+    steps = []
+    for _ in range(2):
+        campaign_of(machine, tmp_path, [STABLE], 30).work()
+        record = read_record(tmp_path / "published" / "a")
+        steps.append(record["steps"])
+        state = State(tmp_path / "state")
+        assert "failed" not in state.runs.pop("a")  # as --more does it
+        state.save()
+    assert record["ended"] == "finished" and steps[1] > 1.4 * steps[0]
+    assert int(0.6 * steps[0]) in [session["from_step"] for session in record["sessions"]]
 
 
 def test_where_scoring_is_slow_fewer_clips_are_scored_and_that_is_said(tmp_path, machine):
