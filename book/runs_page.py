@@ -85,8 +85,8 @@ def main() -> int:
             print(f"{PAGE.name}: its sections are not those of the runs in book/runs; run `make runs-page`")
         return int(new != page)
     PAGE.write_text(new, encoding="utf-8")
-    pairs.update(PAGE)
-    print(f"{PAGE.name}: {'brought up to date' if new != page else 'up to date already'}")
+    changed = pairs.update(PAGE) or new != page
+    print(f"{PAGE.name}: {'brought up to date' if changed else 'up to date already'}")
     return 0
 
 

@@ -109,3 +109,13 @@ def test_a_network_that_the_book_does_not_explain_is_named(runs):
 def test_a_variant_of_a_preset_is_called_one():
     record = json.loads((published.CHECKOUT / "convlstm-book-short-kernel5" / "run.json").read_text())
     assert record["preset"] is None and "a variant of a preset" in runs_page.sentence("convlstm-book-short-kernel5")
+
+
+def test_a_run_from_a_machine_without_the_history_is_shown(runs):
+    add(runs, "far")
+    write_record(runs / "far", {**read_record(runs / "far"), "commit": None, "modified": False})
+    code = re.search(r"^from importlib.*?(?=^```)", PAGE, re.DOTALL | re.MULTILINE)
+    assert code
+    names: dict = {}
+    exec(code[0], names)
+    assert "unknown commit" in names["provenance"]("far").data and "tree/" in names["provenance"](OLD).data
