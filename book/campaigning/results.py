@@ -37,7 +37,8 @@ def thesis(run: Run) -> float | None:
     from framepred.results import LABELS
 
     rows = published(run.protocol).query("cite == 'feist2021' and test_set == 'own'").set_index("network")["nats"]
-    return float(rows[LABELS[run.network]]) if LABELS[run.network] in rows.index else None
+    label = LABELS.get(run.network)  # None: a network that came after the thesis
+    return float(rows[label]) if label in rows.index else None
 
 
 def sentence(run: Run, found: dict[str, Any] | None) -> str:

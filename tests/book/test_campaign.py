@@ -619,6 +619,8 @@ def test_the_last_lines_say_by_how_much_the_thesis_was_beaten_or_missed():
     )
     assert "missed by 8.5; target 250: not yet" in sentence(run, {**found, "nats": 370.0})
     assert "beaten" not in sentence(run, {**found, "key": "uci-2/rollout"})
+    later = sentence(dataclasses.replace(run, network="predrnn", preset="book"), found)
+    assert "350.0 nats" in later and "thesis" not in later, "it has no such network"
 
 
 # --- the machine -----------------------------------------------------------------------------------------------------
