@@ -64,7 +64,7 @@ def sentence(name: str) -> str:
     differs = [f"`{key}={json.dumps(value)}`" for key, value in departures(name).items()]
     parent = record["parent"]
     start = f"the weights of `{parent}`" if parent else "fresh weights"
-    if parent in published_runs():
+    if parent in published_runs() and has_section(parent):
         start = f"the weights of {{ref}}`{parent} <run-{parent}>`"
     return (
         f"{network}, {preset}, trained by the recipe of {{ref}}`sec-training`{' but with ' * bool(differs)}{', '.join(differs)}, "

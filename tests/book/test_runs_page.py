@@ -104,6 +104,9 @@ def test_a_network_that_the_book_does_not_explain_is_named(runs):
     add(runs, "other", network="mine", parent="unpublished")
     said = runs_page.sentence("other")
     assert "The network `mine`" in said and "weights of `unpublished`" in said
+    add(runs, "bare", weights=None)
+    add(runs, "child", parent="bare")
+    assert "weights of `bare`" in runs_page.sentence("child"), "it has no section to link to"
 
 
 def test_a_variant_of_a_preset_is_called_one():
