@@ -187,7 +187,7 @@ class Queue:
             return False
         record = self._record(run)
         # Its new sessions tell whether it moved: a run that grows may go back to fewer steps than it had.
-        new = record["sessions"][len(before) :] if record else []
+        new = (record or {}).get("sessions", [])[len(before) :]
         moved = any(session["to_step"] > session["from_step"] for session in new)
         if record is None or (not moved and done < entry["steps"]):
             raise RunFailed(f"made no step in {outcome.seconds:.0f} s; {self.state.folder / run.name}.log says more")

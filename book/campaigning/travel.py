@@ -259,7 +259,7 @@ def _take(state: State, ready: State, name: str, say: Callable[[str], None]) -> 
         say(f"{name}: left as it is: here it has done {old['steps']:,} steps, there {new['steps']:,}")
         return False
     here, there = state.run_folder(name), ready.run_folder(name)
-    if old is not None and old["sessions"] == new["sessions"] and (here / "checkpoints").is_dir():
+    if old is not None and old.get("sessions") == new["sessions"] and (here / "checkpoints").is_dir():
         shutil.rmtree(there / "checkpoints", ignore_errors=True)  # ours are whole and exact
         shutil.copytree(here / "checkpoints", there / "checkpoints")
     for source, target in ((there, here), (ready.scored_folder(name), state.scored_folder(name))):
@@ -276,7 +276,7 @@ def _further(here: dict[str, Any], there: dict[str, Any]) -> bool:
 
     If one has gone on from the other, it is, even with fewer steps: a run may grow from where its rate began to fall.
     """
-    ours, theirs = ([session["written"] for session in record["sessions"]] for record in (here, there))
+    ours, theirs = ([session["written"] for session in record.get("sessions", [])] for record in (here, there))
     n = min(len(ours), len(theirs))
     if ours[:n] == theirs[:n] and len(ours) != len(theirs):
         return len(ours) > len(theirs)

@@ -545,6 +545,17 @@ def test_a_notebook_that_does_nothing_is_not_called_for_ever(tmp_path, machine):
     assert "made no step" in State(tmp_path / "state").runs["a"]["failed"] and len(machine.calls) == 1
 
 
+def test_a_notebook_that_was_interrupted_before_its_first_step_made_none(tmp_path, machine):
+    def interrupt(number, notebook, given):
+        given["out"].mkdir(parents=True)
+        write(given["out"], network="convlstm", training={}, steps=0)  # as it is claimed
+        return commands.Outcome(75, 3.0, "")
+
+    machine.before = interrupt
+    campaign_of(machine, tmp_path, [RUN], 15).work()
+    assert "made no step" in State(tmp_path / "state").runs["a"]["failed"]
+
+
 def record_of(nats, source="mnist", network="convlstm"):
     return {"network": network, "digits": {"source": source}, "kept": {"validation_nats": nats}}
 
@@ -932,6 +943,15 @@ def test_a_run_that_grew_from_fewer_steps_than_it_had_is_the_further_one(tmp_pat
         assert record["steps"] == 4 and record["sessions"][-1]["from_step"] == 3
 
 
+def test_a_run_that_was_only_begun_here_gives_way(far, tmp_path):
+    travel.pack(far, tmp_path / "parts", 2**20, 8, quiet)
+    home = State(tmp_path / "home")
+    home.run_folder("a").mkdir(parents=True)
+    write(home.run_folder("a"), network="convlstm", training={}, steps=0)
+    travel.adopt(home, tmp_path / "parts", tmp_path / "published", quiet)
+    assert read_record(home.run_folder("a"))["steps"] == 6
+
+
 def test_parts_may_be_adopted_twice_and_exact_checkpoints_stay(far, tmp_path):
     travel.pack(far, tmp_path / "parts", 2**20, 8, quiet)
     before = {path.name: path.read_bytes() for path in far.run_folder("a").glob("checkpoints/*.pt")}
@@ -1010,7 +1030,8 @@ def test_an_interrupted_campaign_ends_with_a_checkpoint_and_says_that_there_is_m
     )  # fmt: skip
     folder = tmp_path / "state" / "a" / "checkpoints"
     deadline = time.monotonic() + 200
-    while not list(folder.glob("*.pt")) and time.monotonic() < deadline:
+    # The first one comes before the first step.
+    while len(list(folder.glob("*.pt"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=200)
