@@ -27,6 +27,18 @@ EXTRA = ("papermill", "ipykernel")  # of the book's packages, those that run a n
 SECONDS = {"plain": 60, "compiled": 180}  # after which a step is given up
 TRIALS = 60  # seconds after which no further network is tried
 KILLED = -9  # the exit code of a process that Linux ends to have its memory: Windows knows no SIGKILL
+# The parameters of a run that decide what one step of it computes.
+OF_A_STEP = (
+    "accumulate",
+    "channels_last",
+    "context",
+    "feedback",
+    "horizon",
+    "loss_on",
+    "optimizer",
+    "precision",
+    "teacher_forcing",
+)
 BYTES = 60  # of disk for each parameter: weights, average, best and optimiser, in three checkpoints
 
 
@@ -144,9 +156,10 @@ def check_runs(
     free, began = shutil.disk_usage(folder).free, time.monotonic()
     for run in runs:
         how = {
-            "network": run.network, "preset": run.preset, "batch_size": run.batch_size, "device": device,
+            "network": run.network, "preset": run.preset, "device": device,
             "checkpointing": run.parameters.get("checkpointing", False),
-            "channels_last": run.parameters.get("channels_last", False),
+            "training": {"batch_size": run.batch_size}
+            | {name: value for name, value in run.parameters.items() if name in OF_A_STEP},
         }  # fmt: skip
         compile_ = run.parameters.get("compile", False)
         ways = (False, compile_) if compile_ and device == "cuda" else (False,)
@@ -213,9 +226,7 @@ def main(how: Mapping[str, Any]) -> dict[str, Any]:
 
     changes = {"checkpointing": True} if how["checkpointing"] else {}
     model = fp.build(how["network"], how["preset"], **changes).to(how["device"])
-    config = fp.TrainConfig.recipe(
-        steps=3, batch_size=how["batch_size"], log_every=1, compile=how["compile"], channels_last=how["channels_last"]
-    )
+    config = fp.TrainConfig.recipe(**how["training"], steps=3, log_every=1, compile=how["compile"])
     history = fp.train(model, fp.MovingDigits(fp.load_digits("uci")), config)
     parameters = sum(p.numel() for p in model.parameters())
     return {"seconds": float(history["seconds"].diff().iloc[-1]), "parameters": parameters}

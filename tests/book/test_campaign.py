@@ -681,6 +681,16 @@ def test_a_step_that_fails_skips_its_runs_only(tmp_path):
     assert big.skipped == ["a"] and "GiB of disk" in said[-1]
 
 
+def test_a_trial_takes_the_step_that_its_run_takes(tmp_path):
+    """SimVP cannot learn from the context's frames, so the recipe's step is none of it: its run says what is."""
+    tried = []
+    runs = [run for run in read_plan(PLAN) if run.name in ("simvp-book", "convlstm-book-one-step")]
+    preflight.check_runs(runs, tmp_path, "cpu", quiet, lambda how: tried.append(how) or {"seconds": 1, "parameters": 1})
+    assert [how["training"].get("feedback") for how in tried] == ["teacher-forcing", None]
+    for how in tried:
+        assert preflight.main({**how, "preset": "tiny"})["seconds"] > 0
+
+
 def test_trials_take_a_minute_and_what_has_run_here_is_not_tried(tmp_path, machine, monkeypatch):
     monkeypatch.setattr(preflight, "time", machine)
     tried, said = [], []
