@@ -143,8 +143,9 @@ def train(
 
     With `out`, nothing is lost. SIGTERM, Ctrl-C and the end of `minutes` stop the run after the current step, with a
     checkpoint and a validation; whatever else ends it leaves the last one. The same call goes on from there, and on one
-    CPU the outcome is that of a run without a stop, bit for bit. When all steps are done, the call returns at once. Several processes share
-    their gradients, but not what a layer notes of its inputs, such as a batch norm; none of our networks has one.
+    CPU the outcome is that of a run without a stop, bit for bit. When all steps are done, the call returns at once.
+    Several processes share their gradients, but not what a layer notes of its inputs, such as a batch norm; none of our
+    networks has one.
 
     Args:
         out: a folder for the run: configuration, weights, history, provenance and checkpoints (see `framepred.runs`).

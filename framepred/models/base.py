@@ -166,3 +166,9 @@ def check_patch(patch: int) -> None:
     """Raise a ValueError unless frames can be cut into patches of this side."""
     if patch < 1:
         raise ValueError(f"patch is {patch}; expected at least 1, for no patches")
+
+
+def check_kernel(kernel_size: int) -> None:
+    """Raise a ValueError unless a convolution with a kernel of this side can keep the frame's size."""
+    if kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size is {kernel_size}; an odd one keeps the frame's size")

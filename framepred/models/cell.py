@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from framepred.models.base import check_kernel
+
 State = tuple[Float[Tensor, "B N H W"], Float[Tensor, "B N H W"]]  # hidden state H, cell state C
 
 
@@ -37,8 +39,7 @@ class ConvLSTMCell(nn.Module):
         forget_bias: float = 1.0,
     ):
         super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size is {kernel_size}; an odd one keeps the frame's size")
+        check_kernel(kernel_size)
         gates, padding = 4 * hidden_channels, kernel_size // 2
         self.hidden_channels = hidden_channels
         self.input_to_gates = nn.Conv2d(in_channels, gates, kernel_size, padding=padding)

@@ -7,13 +7,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from framepred.models.base import Forecast, FramePredictor, check_patch
-
-State = tuple[Float[Tensor, "B N H W"], Float[Tensor, "B N H W"]]  # hidden state H, cell state C
+from framepred.models.base import Forecast, FramePredictor, check_kernel, check_patch
+from framepred.models.cell import State
 
 
 class SpatiotemporalLSTMCell(nn.Module):
-    """One step of a spatio-temporal LSTM (Wang et al. 2017, Eq. 3).
+    """One step of a spatio-temporal LSTM (ST-LSTM; Wang et al. 2017).
 
     Beside its cell state c, which goes on in time, it has a memory m, which comes from the layer below. With x the input
     and h the hidden state, * a convolution, ∘ the elementwise product, [ , ] channels one after the other:
@@ -28,8 +27,7 @@ class SpatiotemporalLSTMCell(nn.Module):
 
     def __init__(self, in_channels: int, hidden_channels: int, kernel_size: int = 5, forget_bias: float = 1.0):
         super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size is {kernel_size}; an odd one keeps the frame's size")
+        check_kernel(kernel_size)
 
         def conv(n_in: int, gates: int, bias: bool = False) -> nn.Conv2d:
             layer = nn.Conv2d(n_in, gates * hidden_channels, kernel_size, padding="same", bias=bias)
