@@ -91,7 +91,7 @@ def test_a_network_is_named_once(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"network": "vpm"}, "ValueError: unknown network 'vpm'; known: convlstm, spatiotemporal, vpn"),
+        ({"network": "vpm"}, "ValueError: unknown network 'vpm'; known: convlstm, spatiotemporal, vpn, predrnn, simvp"),
         ({"checkpointing": True}, "ValueError: checkpointing is for vpn only, and network is 'convlstm'"),
     ],
 )
