@@ -127,7 +127,7 @@ $(MARKER)/.ready: $(READY)
 	@touch $@
 
 registry: env
-	$(BIN)/python -c "from framepred.published import write_registry; write_registry()"
+	$(BIN)/python -c "from framepred.runs.published import write_registry; write_registry()"
 
 runs-page: env
 	$(BIN)/python book/runs_page.py

@@ -112,7 +112,7 @@ def work(given: argparse.Namespace, runs: list[Run], device: str, state, publish
     from campaigning import results
     from campaigning.queue import Queue, caller
 
-    from framepred.runs import held
+    from framepred.runs.folder import held
 
     began = time.monotonic()
     if given.nice:

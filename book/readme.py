@@ -27,20 +27,20 @@ NAMES = {"ConvLSTM": "ConvLSTM", "spatio-temporal": "spatio-temporal autoencoder
 
 def table() -> str:
     """Rollout errors on the MNIST test digits: the thesis' and ours, each network's with the run that has it and its cost."""
-    thesis = fp.literature.published("rollout").query("cite == 'feist2021' and test_set == 'own'")
+    thesis = fp.analysis.prior_work.published("rollout").query("cite == 'feist2021' and test_set == 'own'")
     thesis = thesis.set_index("network")["nats"]
-    errors = fp.results.errors("mnist-2", "rollout")
+    errors = fp.analysis.results.errors("mnist-2", "rollout")
     lines = [
         "| network | thesis | ours | first frame | tenth frame | parameters | hours | run |",
         "| --- | --: | --: | --: | --: | --: | --: | --- |",
     ]
     hardware: dict[str, None] = {}  # a set that keeps its order
-    for label, run in fp.results.shown_runs().items():
+    for label, run in fp.analysis.results.shown_runs().items():
         nats = errors[label].astype(np.float64)  # float32 would round the mean of so many clips
         record = read_record(run_folder(run))
         assert record is not None  # published runs have one
         hardware[record["hardware"]] = None
-        hours = fp.results.history(run, kept=True)["seconds"].iloc[-1] / 3600
+        hours = fp.analysis.results.history(run, kept=True)["seconds"].iloc[-1] / 3600
         errors_of_run = (thesis[label], nats.mean(), nats[:, 0].mean(), nats[:, -1].mean())
         numbers = [*(f"{value:.1f}" for value in errors_of_run), f"{record['parameters']:,}", f"{hours:.1f}"]
         lines.append(f"| {NAMES[label]} | {' | '.join(numbers)} | [`{run}`](book/runs/{run}) |")
@@ -114,7 +114,7 @@ def films() -> dict[str, np.ndarray]:
     """The first test clip and its predictions, after the ten frames that they were made from; uint8 (20, 64, 64)."""
     clip = fp.test_set("mnist-2", n=1).sample().frames[0, :, 0]
     rows = {"truth": (clip * 255).round().byte().numpy()}
-    for label, run in fp.results.shown_runs().items():
+    for label, run in fp.analysis.results.shown_runs().items():
         predicted = load_samples(run_folder(run))["mnist-2/frames"][0, :, 0]
         rows[label] = np.concatenate([rows["truth"][:CONTEXT], predicted])
     return rows

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pairs
 
-from framepred.published import published_runs
-from framepred.results import departures
+from framepred.analysis.results import departures
 from framepred.runs import load_scores, read_record, run_folder
+from framepred.runs.published import published_runs
 
 BOOK = Path(__file__).parent
 PAGE = BOOK / "appendix" / "runs.md"

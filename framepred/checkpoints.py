@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from framepred.runs import write_whole
+from framepred.files import write_whole
 
 KEEP = 2
 

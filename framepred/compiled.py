@@ -9,8 +9,8 @@ import torch
 
 from framepred.config import COMPILE
 from framepred.models.base import FramePredictor
-from framepred.models.cell import ConvLSTMCell
-from framepred.models.masked import ResidualBlock
+from framepred.models.layers.convlstm_cell import ConvLSTMCell
+from framepred.models.layers.masked import ResidualBlock
 
 
 @contextmanager

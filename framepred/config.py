@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from framepred.precision import PRECISIONS
 
 # The probability that a true frame is fed back, at share t of the part of the run that `teacher_forcing` gives.
 FEEDBACKS = {
@@ -19,7 +18,6 @@ FEEDBACKS = {
 }
 LOSSES = ("horizon", "all")
 KEEP = ("best", "last")
-PRECISIONS = ("auto", "bf16", "fp32")
 COMPILE = (False, True, "default", "reduce-overhead", "max-autotune", "parts")
 OPTIMIZERS = ("adam", "rmsprop", "muon")
 DECAY = 0.6  # the share of "warmup-stable-decay" after which the rate falls
@@ -188,26 +186,3 @@ def truth_probability(config: TrainConfig, step: int) -> float:
         return 1.0
     taught = config.teacher_forcing * config.steps
     return FEEDBACKS[config.feedback](step / taught) if step < taught else 0.0
-
-
-def autocast(device: str | torch.device, precision: str = "auto"):
-    """A context in which the heavy operations run in bfloat16, for "bf16", or for "auto" on a device that computes with it.
-
-    "fp32" leaves PyTorch as it is: its convolutions then still use TF32 on a GPU that has it (10 bits of mantissa), unless
-    `torch.backends.cudnn.allow_tf32` is False.
-    """
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; known: {', '.join(PRECISIONS)}")
-    kind = torch.device(device).type
-    if precision == "fp32" or (precision == "auto" and not computes_bf16(kind)):
-        return contextlib.nullcontext()
-    return torch.autocast(kind, torch.bfloat16)
-
-
-def computes_bf16(kind: str) -> bool:
-    """Whether devices of a kind, "cuda" or "cpu", compute in bfloat16 and do not only emulate it."""
-    if kind == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    # On a CPU without these instructions bfloat16 is emulated and several times slower than float32.
-    supported = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return kind == "cpu" and any(check() for check in supported if check)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from framepred.config import autocast
+from framepred.data.moving import Clips
+from framepred.data.test_sets import TestSet
 from framepred.metrics import cross_entropy, entropy_floor, squared_error
 from framepred.models.base import Forecast, FramePredictor
-from framepred.moving import TestSet
+from framepred.precision import autocast
 
 PROTOCOLS = {
     "rollout": "ten true frames; then the network's own predictions",
@@ -47,6 +48,15 @@ def applicable(model: FramePredictor) -> list[str]:
     """The protocols that apply to a network: only one that predicts pixel after pixel can be teacher-forced."""
     applies = {"rollout": True, "one-step": model.one_step, "teacher-forced": hasattr(model, "teacher_forced")}
     return [protocol for protocol in PROTOCOLS if applies[protocol]]
+
+
+def informed(model: FramePredictor, clips: Clips) -> FramePredictor:
+    """The predictor that knows of these clips what it may know beside the frames seen.
+
+    For a network that is nothing more: it is returned as it is. One with a method `given`, such as the oracle, is asked
+    for the predictor of these clips.
+    """
+    return model.given(clips) if hasattr(model, "given") else model  # type: ignore[operator]
 
 
 def predict(model: FramePredictor, context: Tensor, target: Tensor, protocol: str = "rollout") -> Forecast:
@@ -84,7 +94,7 @@ def evaluate(
     Args:
         protocol: what the network is given for each of the frames to predict; see `PROTOCOLS`.
         context: how many true frames it sees first.
-        precision: "fp32", "bf16", or "auto" (bf16 where the device computes with it); see `framepred.config.autocast`.
+        precision: "fp32", "bf16", or "auto" (bf16 where the device computes with it); see `framepred.precision.autocast`.
             The published runs were scored with "auto".
     """
     device = next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
@@ -96,7 +106,7 @@ def evaluate(
             for batch in test_set.batches(batch_size, device=device):
                 seen, target = batch.split(context)
                 with autocast(device, precision):
-                    forecast = predict(model.given(batch), seen, target, protocol)
+                    forecast = predict(informed(model, batch), seen, target, protocol)
                 parts.append(
                     (
                         cross_entropy(forecast.logits, target),

@@ -1,7 +1,4 @@
-"""Measures of a predicted frame. All take (B, T, 1, H, W) batches and return one number a frame, (B, T).
-
-`drift_and_blur` returns more than one; it has a file of its own.
-"""
+"""Measures of a predicted frame. All take (B, T, 1, H, W) batches and return one number a frame, (B, T)."""
 
 from __future__ import annotations
 
@@ -9,19 +6,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-
-from framepred.drift import DriftAndBlur, drift_and_blur
-
-__all__ = [
-    "DriftAndBlur",
-    "absolute_error",
-    "cross_entropy",
-    "drift_and_blur",
-    "entropy_floor",
-    "psnr",
-    "squared_error",
-    "ssim",
-]
 
 
 def cross_entropy(logits: Float[Tensor, "B T 1 H W"], target: Float[Tensor, "B T 1 H W"]) -> Float[Tensor, "B T"]:

@@ -9,8 +9,9 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from framepred.config import TrainConfig, computes_bf16
+from framepred.config import TrainConfig
 from framepred.models.base import FramePredictor
+from framepred.precision import computes_bf16
 
 
 def make_optimizers(model: FramePredictor, config: TrainConfig) -> list[torch.optim.Optimizer]:

@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike
 from scipy import stats
 from torch import Tensor
 
-from framepred.moving import CHUNK, Clips, _render
+from framepred.data.moving import Clips
+from framepred.data.rendering import CHUNK, render
 
 RESAMPLES = 2_000
 
@@ -315,7 +316,7 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float:
 def _overlap(glyphs: Tensor, positions: Tensor, size: int) -> Tensor:
     """Pixels a frame on which two glyphs or more have ink, the mean over the frames: (B,)."""
     inked = (glyphs > 0).to(torch.uint8)
-    alone = [_render(inked[:, g : g + 1], positions[:, :, g : g + 1], size) for g in range(glyphs.shape[1])]
+    alone = [render(inked[:, g : g + 1], positions[:, :, g : g + 1], size) for g in range(glyphs.shape[1])]
     covered = torch.stack(alone).sum(0)
     return (covered > 1).sum((2, 3, 4)).double().mean(1)
 

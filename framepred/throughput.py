@@ -17,13 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from framepred.benchmark.reference import plain
 from framepred.compiled import compiled
-from framepred.config import TrainConfig, autocast
-from framepred.cost import training_cost
+from framepred.config import TrainConfig
+from framepred.data.moving import MovingDigits
+from framepred.files import write_whole
 from framepred.models import VideoPixelNetwork, build
-from framepred.moving import MovingDigits
-from framepred.plain import plain
-from framepred.runs import provenance, write_whole
+from framepred.models.flops import training_cost
+from framepred.precision import autocast
+from framepred.runs.record import provenance
 
 MEASUREMENTS = Path(__file__).parent.parent / "book" / "measurements"
 ROUNDS = 5

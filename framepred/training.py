@@ -24,14 +24,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from framepred.checkpoints import (
-    list_checkpoints,
-    load_checkpoint,
-    rewind,
-    save_checkpoint,
-    save_stable,
-    signals_noted,
-)  # fmt: skip
+from framepred.checkpoints import list_checkpoints, load_checkpoint, rewind, save_checkpoint, save_stable, signals_noted
 from framepred.compiled import compiled
 from framepred.config import (
     DECAY,
@@ -39,27 +32,20 @@ from framepred.config import (
     OPTIMIZERS,
     SCHEDULES,
     TrainConfig,
-    autocast,
     learning_rate,
     rate_share,
     truth_probability,
-)  # fmt: skip
+)
+from framepred.data.moving import MovingDigits
+from framepred.data.streams import to_device, uniform
 from framepred.metrics import cross_entropy
 from framepred.models.base import FramePredictor
-from framepred.moving import MovingDigits, _send, _uniform
 from framepred.optimisers import make_optimizers, parameter_groups
-from framepred.runs import (
-    claim,
-    describe,
-    held,
-    load_history,
-    load_weights,
-    provenance,
-    read_record,
-    save_run,
-    sweep,
-    weights_of,
-)  # fmt: skip
+from framepred.precision import autocast
+from framepred.runs import load_history, read_record
+from framepred.runs.folder import claim, held, save_run, sweep
+from framepred.runs.loading import load_weights, weights_of
+from framepred.runs.record import describe, provenance
 
 if TYPE_CHECKING:
     import pandas
@@ -382,9 +368,9 @@ def _fed_back(config: TrainConfig, step: int, start: int, target: Tensor) -> dic
         return {"truth": target} if probability else {}
     B, T = target.shape[:2]
     width = 4 * math.ceil(T / 4)  # uniforms come in fours; number `width`·k + t belongs to frame t of clip k
-    uniform = _uniform(config.seed, FEEDBACK_STREAM, start * width, B * width).reshape(B, width)[:, :T]
-    mask = torch.from_numpy(uniform < probability)
-    return {"truth": target, "truth_mask": _send(mask, target.device)}
+    drawn = uniform(config.seed, FEEDBACK_STREAM, start * width, B * width).reshape(B, width)[:, :T]
+    mask = torch.from_numpy(drawn < probability)
+    return {"truth": target, "truth_mask": to_device(mask, target.device)}
 
 
 @torch.no_grad()

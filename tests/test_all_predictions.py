@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from framepred.data.moving import MovingDigits
 from framepred.metrics import cross_entropy
 from framepred.models import build
-from framepred.moving import MovingDigits
 
 C, T = 4, 3
 CHANGES = {"convlstm": {}, "spatiotemporal": {"patch": 2, "loss": "cross-entropy", "smoothness": 0.0}, "vpn": {}}

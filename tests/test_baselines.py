@@ -9,11 +9,13 @@ import scipy.optimize
 import torch
 
 import framepred
+from framepred.baselines.fitted import CalibratedCopy, ConstantVelocity, MeanImage, _logistic_regression
+from framepred.baselines.oracle import Oracle
+from framepred.data.moving import Clips, MovingDigits
+from framepred.data.rendering import render, to_float
 from framepred.digits import load_digits
 from framepred.evaluation import evaluate
 from framepred.models import NETWORKS, PRESETS
-from framepred.models.baselines import CalibratedCopy, ConstantVelocity, MeanImage, Oracle, _logistic_regression
-from framepred.moving import Clips, MovingDigits, _render, _to_float
 
 FITTED = (MeanImage, CalibratedCopy, ConstantVelocity)
 
@@ -78,14 +80,14 @@ def test_calibrated_copy_is_brighter_where_the_last_frame_was(fitted, training):
 def test_the_copy_drifts_by_a_step_a_frame(fitted, training):
     clips = training.sample(30, seed=8)
     logits = fitted["calibrated-copy"](clips.frames[:, :10], horizon=2).logits
-    drift = framepred.metrics.drift_and_blur(logits, clips).drift
+    drift = framepred.analysis.drift_and_blur(logits, clips).drift
     assert drift[:, 0].median().item() == pytest.approx(0.1 * 36, abs=0.5)
     assert drift[:, 1].median().item() == pytest.approx(0.2 * 36, abs=1)
 
 
 def test_constant_velocity_moves_ink_on_as_it_moved(uci):
     positions = torch.tensor([[10 + 2 * t, 34 - 3 * t] for t in range(10)])[None, :, None]
-    frames = _to_float(_render(uci.images[None, :1], positions, 64))
+    frames = to_float(render(uci.images[None, :1], positions, 64))
     ahead = ConstantVelocity().guess(frames[:, :4], horizon=6)
     for t in range(6):
         inked = frames[0, 4 + t] > 0.5
@@ -99,7 +101,7 @@ def test_oracle_finds_every_glyph_of_the_context(n_digits, uci):
     clips = MovingDigits(uci, n_digits).sample(20, seed=4)
     target = clips.frames[:, 10:]
     forecast = Oracle().given(clips)(clips.frames[:, :10], horizon=10)
-    drift = framepred.metrics.drift_and_blur(forecast.logits, clips).drift
+    drift = framepred.analysis.drift_and_blur(forecast.logits, clips).drift
     assert drift[:, 0].mean() < 0.5 and drift.mean() < 1
     assert (framepred.cross_entropy(forecast.logits, target) - framepred.entropy_floor(target)).mean() < 30 * n_digits
 
@@ -176,7 +178,7 @@ def test_baselines_are_no_networks_to_build_and_are_imported_when_asked_for():
     names = {cls.network for cls in (*FITTED, Oracle)}
     assert len(names) == 4 and not names & (NETWORKS.keys() | PRESETS.keys())
     assert framepred.baselines.MeanImage is MeanImage
-    code = "import framepred, sys; print('framepred.models.baselines' in sys.modules)"
+    code = "import framepred, sys; print('framepred.baselines' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 

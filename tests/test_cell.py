@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from framepred.models.cell import ConvLSTMCell
+from framepred.models.layers.convlstm_cell import ConvLSTMCell
 
 
 def random_tensor(*shape, seed=0):

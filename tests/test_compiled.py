@@ -13,7 +13,7 @@ import torch
 import framepred as fp
 from framepred.compiled import compiled
 from framepred.models import ConvLSTMCell
-from framepred.models.masked import ResidualBlock
+from framepred.models.layers.masked import ResidualBlock
 
 
 @pytest.mark.parametrize("network", ["convlstm", "spatiotemporal", "vpn"])

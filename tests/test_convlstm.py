@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 
 import framepred
+from framepred.data.moving import MovingDigits
 from framepred.models import NETWORKS, PRESETS, ConvLSTM, FramePredictor, build
-from framepred.moving import MovingDigits
-from framepred.training import autocast
+from framepred.precision import autocast
 
 CONTEXT, HORIZON = 4, 3
 

@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import framepred as fp
-from framepred.cost import H100, H200, Cost, Hardware, operations_per_clip, training_cost
+from framepred.models.flops import H100, H200, Cost, Hardware, operations_per_clip, training_cost
 
 
 def test_convlstm_costs_what_its_convolutions_do_by_hand():

@@ -8,8 +8,10 @@ import scipy.ndimage
 import torch
 
 import framepred
-from framepred.metrics import cross_entropy, drift_and_blur, entropy_floor
-from framepred.moving import Clips, MovingDigits, _render, _to_float
+from framepred.analysis.drift import drift_and_blur
+from framepred.data.moving import Clips, MovingDigits
+from framepred.data.rendering import render, to_float
+from framepred.metrics import cross_entropy, entropy_floor
 
 APART = ([8, 8], [28, 26])  # two glyphs that share no pixel even if both are moved a little
 ACROSS = ([14, 14], [20, 18])
@@ -21,13 +23,13 @@ def clips_at(uci, n, *places):
     glyphs = uci.images[: n * len(places)].reshape(n, len(places), 28, 28)
     positions = torch.tensor(places).expand(n, CONTEXT + HORIZON, -1, -1).contiguous()
     labels = uci.labels[: n * len(places)].reshape(n, len(places))
-    return Clips(_to_float(_render(glyphs, positions, 64)), positions, glyphs, labels)
+    return Clips(to_float(render(glyphs, positions, 64)), positions, glyphs, labels)
 
 
 def moved(clips, *shifts):
     """The predicted part of the clips, with glyph g moved by shifts[g]."""
     positions = clips.positions[:, CONTEXT:] + torch.tensor(shifts)
-    return _to_float(_render(clips.glyphs, positions.contiguous(), 64))
+    return to_float(render(clips.glyphs, positions.contiguous(), 64))
 
 
 def calibrated(frames, doubt=1e-3):
@@ -99,7 +101,7 @@ def test_moved_and_blurred_truth_has_both(uci):
 def test_both_parts_add_up_to_the_excess_over_the_floor_and_none_is_negative(uci):
     clips = MovingDigits(uci, n_digits=3, n_frames=5).sample(6)
     logits = torch.randn(6, 3, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    found = framepred.metrics.drift_and_blur(logits, clips, context=2, radius=3)
+    found = framepred.analysis.drift_and_blur(logits, clips, context=2, radius=3)
     torch.testing.assert_close(found.excess, excess(logits, clips.frames[:, 2:]), rtol=1e-4, atol=0.01)
     assert (found.displacement >= 0).all() and (found.structure >= 0).all()
     assert found.drift.max() <= 3 * math.sqrt(2)

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 
 import framepred
+from framepred.data.moving import MovingDigits
+from framepred.data.test_sets import TestSet
 from framepred.evaluation import PROTOCOLS, evaluate, predict
 from framepred.models import build
-from framepred.moving import MovingDigits, TestSet
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,9 @@ from torch import nn
 
 import framepred as fp
 from framepred import exercises
+from framepred.analysis.drift import drift_and_blur
 from framepred.exercises.checking import examine
-from framepred.metrics import drift_and_blur
-from framepred.models.cell import ConvLSTMCell
+from framepred.models.layers.convlstm_cell import ConvLSTMCell
 
 ROOT = Path(__file__).parents[1]
 NAMES = exercises.names()

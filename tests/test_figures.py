@@ -14,8 +14,9 @@ import torch
 from matplotlib.colors import to_hex
 from scipy import stats
 
-from framepred import figures, statistics
-from framepred.drift import DriftAndBlur
+from framepred import statistics
+from framepred.analysis import figures
+from framepred.analysis.drift import DriftAndBlur
 
 
 @pytest.fixture(autouse=True)

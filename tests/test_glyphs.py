@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from framepred.digits import load_digits
-from framepred.glyphs import (
+from framepred.analysis.recognition import (
     MOST_BLUR,
     GlyphClassifier,
     blur,
@@ -15,7 +14,8 @@ from framepred.glyphs import (
     distort,
     train_glyph_classifier,
 )
-from framepred.moving import MovingDigits
+from framepred.data.moving import MovingDigits
+from framepred.digits import load_digits
 
 
 def as_letters(digits):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from framepred.models.masked import MaskedConv2d, ResidualBlock, raster_mask
+from framepred.models.layers.masked import MaskedConv2d, ResidualBlock, raster_mask
 
 
 def test_masks_of_the_thesis():

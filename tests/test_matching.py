@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from framepred.analysis.retrieval import UNMATCHED, GlyphIndex, match_glyphs, share_of_sources
+from framepred.data.moving import MovingDigits
+from framepred.data.rendering import render
+from framepred.data.test_sets import TEST_SEED, test_set
 from framepred.digits import Digits, load_digits
-from framepred.matching import UNMATCHED, GlyphIndex, match_glyphs, share_of_sources
-from framepred.moving import TEST_SEED, MovingDigits, _render, test_set
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,7 @@ def test_glyphs_that_overlap_in_every_frame_are_found(index, splits):
     glyphs = splits["test"].images[None, 3:5]
     path = torch.arange(20)
     positions = torch.stack([torch.stack([path, path], -1), torch.stack([path + 9, path + 7], -1)], 1)[None]
-    frames = _render(glyphs, positions, 64)
+    frames = render(glyphs, positions, 64)
     ink = (glyphs[0] > 0).float()
     apart = ink[0, 7:, 9:] * ink[1, :-7, :-9]
     assert apart.any()  # they do overlap
@@ -86,7 +88,7 @@ def test_glyphs_that_overlap_in_every_frame_are_found(index, splits):
 def test_a_glyph_that_another_covers_stays_unmatched(index, splits):
     cover = torch.full((28, 28), 255, dtype=torch.uint8)
     glyphs = torch.stack([splits["test"].images[3], cover])[None]
-    matches = match_glyphs(_render(glyphs, torch.full((1, 20, 2, 2), 5), 64), index)
+    matches = match_glyphs(render(glyphs, torch.full((1, 20, 2, 2), 5), 64), index)
     assert (matches["source"] == UNMATCHED).all()
     assert (matches[["image", "label", "frame", "x", "y"]] == -1).all(axis=None) and (matches["rendered"] == 0).all()
 
@@ -157,7 +159,7 @@ def test_mnist_clips_are_traced_to_their_split_and_image(mnist):
 
 
 def test_a_file_like_the_original_is_traced(tmp_path, index, splits):
-    from framepred.moving import OriginalTestFile
+    from framepred.data.test_sets import OriginalTestFile
 
     frames = MovingDigits(splits["train"], 2).sample(3, dtype=torch.uint8).frames
     np.save(tmp_path / "mnist_test_seq.npy", frames[:, :, 0].permute(1, 0, 2, 3).numpy())

@@ -8,13 +8,13 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from framepred import digits as digits_module
-from framepred import moving as module
+from framepred.data import moving as module, rendering, test_sets
+from framepred.data.moving import MovingDigits
+from framepred.data.test_sets import OriginalTestFile
 from framepred.digits import Digits
-from framepred.moving import MovingDigits, OriginalTestFile
 
 # --- what the tests are made of --------------------------------------------------------------------------------------
 
@@ -36,7 +36,7 @@ def draw(monkeypatch):
 
     def draw(*glyphs):
         flat = np.array(glyphs, dtype=np.float64).ravel()
-        monkeypatch.setattr(module, "_uniform", lambda seed, stream, start, n: flat[start : start + n].copy())
+        monkeypatch.setattr(module, "uniform", lambda seed, stream, start, n: flat[start : start + n].copy())
 
     return draw
 
@@ -157,8 +157,8 @@ def test_trajectories_are_those_of_srivastava_et_al(draw):
 
 def test_starts_and_headings_are_uniform(monkeypatch):
     seen = []
-    original = module._uniform
-    monkeypatch.setattr(module, "_uniform", lambda *a, **k: seen.append(original(*a, **k)) or seen[-1])
+    original = module.uniform
+    monkeypatch.setattr(module, "uniform", lambda *a, **k: seen.append(original(*a, **k)) or seen[-1])
     MovingDigits(numbered(2), n_frames=1).sample(5_000, seed=3)
     values = np.concatenate(seen).reshape(-1, 4)
     assert values.min() >= 0 and values.max() < 1
@@ -286,8 +286,8 @@ def test_float_frames_are_the_grey_values_over_255(uci):
 def test_both_renderers_make_the_same_frames(size, n_digits, uci):
     clips = MovingDigits(uci, n_digits, n_frames=6, frame_size=size).sample(9, dtype=torch.uint8)
     rows, windows = (torch.zeros(9, 6, 1, size, size, dtype=torch.uint8) for _ in range(2))
-    module._paste_rows(rows.numpy(), clips.glyphs.numpy(), clips.positions.numpy())
-    module._paste_windows(windows, clips.glyphs, clips.positions)
+    rendering._paste_rows(rows.numpy(), clips.glyphs.numpy(), clips.positions.numpy())
+    rendering._paste_windows(windows, clips.glyphs, clips.positions)
     assert torch.equal(rows, windows) and torch.equal(rows, clips.frames)
 
 
@@ -370,7 +370,7 @@ def open_set(request):
             file = digits_module._OMNIGLOT_FILES["images_background_small1.zip"]
             if digits_module._lookup(file, None) is None:
                 pytest.skip(f"{file.name} is not on this machine; FRAMEPRED_DATA can name its folder")
-        return module.test_set(name, n)
+        return test_sets.test_set(name, n)
 
     return open_set
 
@@ -418,7 +418,8 @@ def test_digest_of_part_of_a_test_set_is_that_of_its_frames(open_set):
 
 MEMORY = """
 import resource, sys, torch
-from framepred.moving import MovingDigits, test_set
+from framepred.data.moving import MovingDigits
+from framepred.data.test_sets import test_set
 
 def peak():  # bytes; macOS counts in bytes, Linux in KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -459,24 +460,24 @@ def original(tmp_path, monkeypatch):
 
 def test_original_file_is_read_clip_by_clip(original, tmp_path, monkeypatch):
     grey = original.transpose(1, 0, 2, 3)[:, :, None]
-    test_set = module.test_set("original", 6, root=tmp_path)
+    test_set = test_sets.test_set("original", 6, root=tmp_path)
     assert (test_set.sample(dtype=torch.uint8).frames.numpy() == grey).all()
     part = test_set.sample(2, start=3).frames
     assert part.dtype == torch.float32 and (part.numpy() == grey[3:5].astype(np.float32) / np.float32(255)).all()
     assert test_set.digest == hashlib.sha256(np.ascontiguousarray(grey)).hexdigest()
     monkeypatch.setenv("FRAMEPRED_DATA", str(tmp_path))
-    assert module.test_set("original", 6).digest == test_set.digest
+    assert test_sets.test_set("original", 6).digest == test_set.digest
 
 
 def test_original_file_says_that_it_does_not_know_its_glyphs(original, tmp_path):
-    clips = module.test_set("original", 6, root=tmp_path).sample()
+    clips = test_sets.test_set("original", 6, root=tmp_path).sample()
     assert clips.positions.shape == (6, 20, 0, 2) and clips.labels.shape == (6, 0)
 
 
 def test_missing_original_file_says_where_to_put_it(tmp_path, monkeypatch):
     monkeypatch.delenv("FRAMEPRED_DATA", raising=False)
     with pytest.raises(FileNotFoundError, match=r"mnist_test_seq.npy was not found; .* root or in FRAMEPRED_DATA"):
-        module.test_set("original", root=tmp_path)
+        test_sets.test_set("original", root=tmp_path)
 
 
 def test_altered_original_file_is_named_and_left_alone(original, tmp_path):
@@ -484,7 +485,7 @@ def test_altered_original_file_is_named_and_left_alone(original, tmp_path):
     altered = path.read_bytes()[:-1]
     path.write_bytes(altered)
     with pytest.raises(ValueError, match="damaged or altered") as error:
-        module.test_set("original", root=tmp_path)
+        test_sets.test_set("original", root=tmp_path)
     assert str(path) in str(error.value) and path.read_bytes() == altered
 
 
@@ -538,7 +539,7 @@ def test_batches_say_what_is_wrong(uci):
         with pytest.raises(ValueError, match=f"n is {n} and batch_size is {batch_size}"):
             next(MovingDigits(uci).batches(n, batch_size))
     with pytest.raises(ValueError, match="batch_size is -1"):
-        next(module.test_set("uci-2").batches(-1))
+        next(test_sets.test_set("uci-2").batches(-1))
 
 
 def test_clips_say_what_is_wrong(uci):
@@ -554,9 +555,9 @@ def test_clips_say_what_is_wrong(uci):
 def test_test_sets_say_what_is_wrong():
     known = "mnist-1, mnist-2, mnist-3, mnist-4, mnist-train-2, emnist-1, omniglot-1, uci-1, uci-2, uci-3, uci-4, uci-train-2, original"
     with pytest.raises(ValueError, match=f"unknown test set 'mnist-5'; known: {known}"):
-        module.test_set("mnist-5")
+        test_sets.test_set("mnist-5")
     for n in (0, 10_001):
         with pytest.raises(ValueError, match=f"n is {n}; a test set has 1 to 10,000 clips"):
-            module.test_set("uci-2", n)
+            test_sets.test_set("uci-2", n)
     with pytest.raises(ValueError, match="clips 3 to 5 of uci-2: this test set was opened with 5 clips"):
-        module.test_set("uci-2", 5).sample(3, start=3)
+        test_sets.test_set("uci-2", 5).sample(3, start=3)

@@ -26,7 +26,7 @@ def test_public_names_exist_and_are_listed_once():
 
 
 def test_completion_offers_what_is_imported_later():
-    assert {*framepred.__all__, *framepred._LATER} <= set(dir(framepred))
+    assert set(framepred.__all__) <= set(dir(framepred)) and {"load", "analysis"} <= set(framepred.__all__)
 
 
 def test_names_that_the_design_promises_are_public():
@@ -58,8 +58,11 @@ HEAVY = (
 )
 
 
-def test_importing_it_imports_nothing_that_only_some_need():
-    loaded = python(f"import framepred, sys; print([name for name in {HEAVY} if name in sys.modules])")
+DATA = "from framepred import MovingDigits, cross_entropy, load_digits, test_set"
+
+
+def test_data_and_measures_import_nothing_that_only_some_need():
+    loaded = python(f"import sys; {DATA}; print([name for name in {HEAVY} if name in sys.modules])")
     assert loaded.strip() == "[]"
 
 
@@ -76,18 +79,18 @@ def connect(*args, **kwargs):
 
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = connect
 before = state()
-import framepred
+from framepred import MovingDigits, cross_entropy, load_digits, test_set
 names = "torch numpy random dtype threads environment warnings".split()
 print([name for name, a, b in zip(names, before, state()) if a != b])
 """
 
 
-def test_importing_it_changes_no_random_state_no_setting_and_opens_no_connection():
+def test_importing_data_and_measures_changes_no_random_state_no_setting_and_opens_no_connection():
     assert python(IMPORT).strip() == "[]"
 
 
-def test_importing_it_writes_no_file(tmp_path):
-    code = f"import os; os.environ.update(HOME={str(tmp_path)!r}, XDG_CACHE_HOME={str(tmp_path / 'cache')!r}); import framepred"
+def test_importing_data_and_measures_writes_no_file(tmp_path):
+    code = f"import os; os.environ.update(HOME={str(tmp_path)!r}, XDG_CACHE_HOME={str(tmp_path / 'cache')!r}); {DATA}"
     python(code)
     assert not list(tmp_path.iterdir())
 
@@ -119,7 +122,7 @@ def test_wheel_holds_every_file_of_the_package(tmp_path):
         and path.suffix != ".pyc"
         and not path.name.startswith(".")
     }
-    assert "framepred/models/cell.py" in files
+    assert "framepred/models/layers/convlstm_cell.py" in files
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
     assert files == {name for name in held if name.startswith("framepred/")}

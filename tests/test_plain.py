@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import framepred as fp
-from framepred.models.baselines import CalibratedCopy
-from framepred.plain import plain
+from framepred.baselines.fitted import CalibratedCopy
+from framepred.benchmark.reference import plain
 
 
 @pytest.mark.parametrize(

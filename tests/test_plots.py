@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from framepred.plots import film_strip, grey, overlay
+from framepred.players.stills import film_strip, grey, overlay
 
 
 def test_grey_levels_are_kept():

@@ -6,11 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from framepred.data.moving import MovingDigits
 from framepred.models import PredRNN, build
 from framepred.models.predrnn import SpatiotemporalLSTMCell
-from framepred.moving import MovingDigits
 from framepred.optimisers import hidden_weights
-from framepred.training import TrainConfig, autocast, train
+from framepred.precision import autocast
+from framepred.training import TrainConfig, train
 
 CONTEXT, HORIZON = 4, 3
 

@@ -12,7 +12,8 @@ import huggingface_hub
 import pytest
 
 import framepred as fp
-from framepred import published, runs
+from framepred import runs
+from framepred.runs import published
 
 RUN = "convlstm-book"
 FILES = {"config.json", "model.safetensors", "history.csv", "run.json", "scores.npz"}

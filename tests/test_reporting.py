@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import framepred as fp
-from framepred import reporting
+from framepred.analysis import reporting
 
 TABLES = ("errors", "frames", "distribution", "hard-clips", "over-fitting", "more-digits", "letters", "drift")
 

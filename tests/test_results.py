@@ -8,10 +8,12 @@ import shutil
 import numpy as np
 import pytest
 
-from framepred import published, results, runs
-from framepred.cost import operations_per_clip
+from framepred import runs
+from framepred.analysis import results
+from framepred.data.moving import MovingDigits
 from framepred.models import build
-from framepred.moving import MovingDigits
+from framepred.models.flops import operations_per_clip
+from framepred.runs import published
 
 RUN = "convlstm-book"
 

@@ -21,11 +21,12 @@ import framepred
 from framepred import checkpoints, runs, training
 from framepred.checkpoints import list_checkpoints
 from framepred.config import rate_share
+from framepred.data.moving import MovingDigits
 from framepred.digits import load_digits
 from framepred.evaluation import applicable
 from framepred.models import Forecast, FramePredictor, build
-from framepred.moving import MovingDigits
 from framepred.optimisers import make_optimizers
+from framepred.runs import folder as folders, record as records
 from framepred.training import TrainConfig, learning_rate, train
 
 SHAPE = {"n_digits": 1, "n_frames": 5, "frame_size": 32}
@@ -322,7 +323,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_used(how, clips, tmp_pat
 
 def test_run_with_damaged_checkpoints_only_says_what_to_do(clips, tmp_path, no_work):
     config = small()
-    runs.claim(tmp_path, runs.describe(build("convlstm", "tiny"), clips, vars(config)))
+    folders.claim(tmp_path, records.describe(build("convlstm", "tiny"), clips, vars(config)))
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / f"step-000000001-{'0' * 64}.pt").write_bytes(b"nothing")
     with (
@@ -689,14 +690,14 @@ def test_validation_never_sees_test_or_training_digits(clips, uci, held_out, no_
 )
 def test_resuming_with_another_config_names_the_field(field, before, after, clips, tmp_path, no_work):
     model = build("convlstm", "tiny")
-    runs.claim(tmp_path, runs.describe(model, clips, vars(small())))
+    folders.claim(tmp_path, records.describe(model, clips, vars(small())))
     with pytest.raises(ValueError, match=rf"another run: training\.{field} was {before!r} and is now {after!r}\."):
         train(model, clips, small(**{field: after}), out=tmp_path)
 
 
 def test_resuming_with_another_network_or_digits_names_the_field(clips, held_out, tmp_path, no_work):
     model = build("convlstm", "tiny")
-    runs.claim(tmp_path, runs.describe(model, clips, vars(small())))
+    folders.claim(tmp_path, records.describe(model, clips, vars(small())))
     before = (tmp_path / "run.json").read_text()
     with pytest.raises(ValueError, match=r"architecture\.kernel_size was 3 and is now 5\."):
         train(build("convlstm", "tiny", kernel_size=5), clips, small(), out=tmp_path)
@@ -738,7 +739,10 @@ def test_parts_must_be_equal(clips):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
 def test_folder_in_which_another_process_trains_is_left_alone(clips, tmp_path, no_work):
-    with runs.held(tmp_path), pytest.raises(FileExistsError, match=f"another process is training in {tmp_path}; wait"):
+    with (
+        folders.held(tmp_path),
+        pytest.raises(FileExistsError, match=f"another process is training in {tmp_path}; wait"),
+    ):
         train(build("convlstm", "tiny"), clips, small(), out=tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -746,12 +750,12 @@ def test_folder_in_which_another_process_trains_is_left_alone(clips, tmp_path, n
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks there")
 @pytest.mark.filterwarnings("ignore:.*fork")  # Python 3.12 warns of forks where there are threads
 def test_folder_is_free_again_whatever_was_forked_meanwhile(tmp_path):
-    with runs.held(tmp_path):
+    with folders.held(tmp_path):
         child = os.fork()
         if child == 0:
             signal.pause()
     try:
-        with runs.held(tmp_path):
+        with folders.held(tmp_path):
             pass
     finally:
         os.kill(child, signal.SIGKILL)
@@ -839,18 +843,18 @@ def test_run_says_where_it_came_from(finished):
 def test_commit_is_that_of_this_code_and_of_no_repository_around_it(tmp_path, monkeypatch):
     package = tmp_path / ".venv" / "framepred"
     package.mkdir(parents=True)
-    (package / "runs.py").touch()
+    (package / "__init__.py").touch()
     for command in ("init -q", "-c user.name=a -c user.email=a@b commit -q --allow-empty -m first"):
         subprocess.run(["git", *command.split()], cwd=tmp_path, check=True)
-    monkeypatch.setattr(runs, "__file__", str(package / "runs.py"))
+    monkeypatch.setattr(records, "PACKAGE", package)
     monkeypatch.setenv("FRAMEPRED_COMMIT", "that of this code")
-    found = runs.provenance(torch.device("cpu"))
+    found = records.provenance(torch.device("cpu"))
     assert (found["commit"], found["modified"]) == ("that of this code", False)
 
 
 def test_preset_is_named_only_where_it_is_one(clips):
     def preset(model):
-        return runs.describe(model, clips, vars(small()))["preset"]
+        return records.describe(model, clips, vars(small()))["preset"]
 
     assert preset(build("vpn", "book")) == "book" and preset(build("convlstm", "patched")) == "patched"
     assert preset(build("spatiotemporal")) == "thesis" and preset(build("convlstm", "tiny", kernel_size=5)) is None
@@ -966,7 +970,7 @@ def test_samples_are_grey_values_and_flow_in_half_precision(finished):
 
 def test_files_that_a_killed_process_left_are_swept_up(clips, tmp_path):
     config = small(steps=2)
-    runs.claim(tmp_path, runs.describe(build("convlstm", "tiny"), clips, vars(config)))
+    folders.claim(tmp_path, records.describe(build("convlstm", "tiny"), clips, vars(config)))
     (tmp_path / ".history.csv.123.part").write_text("step,cl")
     train(build("convlstm", "tiny"), clips, config, out=tmp_path)
     assert not list(tmp_path.glob(".*"))

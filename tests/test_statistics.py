@@ -11,7 +11,9 @@ from scipy import stats
 from sklearn.linear_model import LinearRegression
 
 from framepred import statistics as st
-from framepred.moving import Clips, MovingDigits, _render, _uniform, _unit
+from framepred.data.moving import Clips, MovingDigits
+from framepred.data.rendering import render
+from framepred.data.streams import uniform, unit_vector
 from framepred.statistics import (
     Estimate,
     box,
@@ -198,7 +200,7 @@ def clips_at(*paths, size=64):
     glyphs = torch.zeros(1, len(paths), 28, 28, dtype=torch.uint8)
     glyphs[..., :10, :10] = 255
     positions = torch.tensor(paths).transpose(0, 1)[None]
-    frames = _render(glyphs, positions, size) / 255
+    frames = render(glyphs, positions, size) / 255
     return Clips(frames, positions, glyphs, torch.zeros(1, len(paths), dtype=torch.int64))
 
 
@@ -240,8 +242,8 @@ def test_resting_at_a_wall_or_turning_in_the_open_is_no_bounce():
 
 def test_bounces_agree_with_the_contacts_of_the_generator(uci):
     n = 300
-    x, y, heading, _ = _uniform(0, 0, 0, 8 * n).reshape(n, 2, 4).transpose(2, 0, 1)
-    position, velocity = np.stack([x, y], -1), 0.1 * _unit(heading)
+    x, y, heading, _ = uniform(0, 0, 0, 8 * n).reshape(n, 2, 4).transpose(2, 0, 1)
+    position, velocity = np.stack([x, y], -1), 0.1 * unit_vector(heading)
     contact = np.zeros((n, 20, 2, 2), bool)
     for t in range(20):
         position = position + velocity

@@ -10,7 +10,7 @@ import torch
 
 import framepred as fp
 from framepred import throughput
-from framepred.cost import operations_per_clip
+from framepred.models.flops import operations_per_clip
 from framepred.throughput import Measurements, drawing, generating, load_measurements, peak, time_it, training
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import framepred
+from framepred.data.moving import MovingDigits
 from framepred.models import build
-from framepred.moving import MovingDigits
-from framepred.training import SCHEDULES, TrainConfig, autocast, train
+from framepred.precision import autocast
+from framepred.training import SCHEDULES, TrainConfig, train
 
 
 @pytest.fixture(scope="module")

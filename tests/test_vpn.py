@@ -4,13 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from framepred.data.moving import MovingDigits
 from framepred.digits import load_digits
 from framepred.metrics import cross_entropy, entropy_floor, squared_error
 from framepred.models import PRESETS, VideoPixelNetwork, build
-from framepred.models.masked import raster_mask
-from framepred.models.wavefront import waves
-from framepred.moving import MovingDigits
-from framepred.training import autocast
+from framepred.models.layers.masked import raster_mask
+from framepred.models.sampling import waves
+from framepred.precision import autocast
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 
-from framepred.models.warp import flow_smoothness, identity_grid, warp
+from framepred.models.layers.warp import flow_smoothness, identity_grid, warp
 
 
 def constant_flow(x, y, size=(2, 9, 12)):

@@ -38,7 +38,7 @@ def listing(files: Mapping[str, bytes], about: Any) -> bytes:
 
 def write_parts(folder: Path, campaign: str, files: Mapping[str, bytes], about: Any, part_bytes: int) -> list[Path]:
     """Write files, and something about them that JSON can hold, in as many parts as it takes. Older parts go."""
-    from framepred.runs import write_whole
+    from framepred.files import write_whole
 
     folder.mkdir(parents=True, exist_ok=True)
     stream = b"".join([listing(files, about), *files.values()])

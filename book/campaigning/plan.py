@@ -124,16 +124,16 @@ def _check_values(run: Run, where: str) -> None:
 def _check_network(run: Run, where: str) -> None:
     """That the package knows what the run names."""
     import framepred as fp
+    from framepred.data.test_sets import TEST_SETS
     from framepred.models import PRESETS
-    from framepred.moving import _TEST_SETS
 
     if run.network not in PRESETS:
         raise PlanError(f"{where}: unknown network {run.network!r}; known: {', '.join(PRESETS)}")
     if run.preset not in PRESETS[run.network]:
         known = ", ".join(PRESETS[run.network])
         raise PlanError(f"{where}: there is no preset {run.preset!r} of {run.network}; known: {known}")
-    if strange := [name for name in run.test_sets if name not in _TEST_SETS]:
-        raise PlanError(f"{where}: unknown test set {strange[0]!r}; known: {', '.join(_TEST_SETS)}")
+    if strange := [name for name in run.test_sets if name not in TEST_SETS]:
+        raise PlanError(f"{where}: unknown test set {strange[0]!r}; known: {', '.join(TEST_SETS)}")
     fields = {f.name for f in dataclasses.fields(fp.TrainConfig)}
     try:
         fp.TrainConfig(**{key: value for key, value in run.parameters.items() if key in fields})

@@ -130,7 +130,7 @@ def check_machine(folder: Path, device: str, say: Callable[[str], None]) -> None
     import psutil
     import torch
 
-    from framepred.runs import provenance
+    from framepred.runs.record import provenance
 
     what = provenance(torch.device(device))
     disk, memory = shutil.disk_usage(folder).free / 2**30, psutil.virtual_memory().available / 2**30

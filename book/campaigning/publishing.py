@@ -44,7 +44,8 @@ def _beside(to: Path) -> tuple[Path, Path]:
 
 def publish(scored: Path, to: Path, weights: bool) -> None:
     """Put a copy of a scored run in the place of what is there: the whole of it, or nothing."""
-    from framepred.runs import read_record, write_record
+    from framepred.runs import read_record
+    from framepred.runs.record import write_record
 
     new, old = _beside(to)
     new.mkdir(parents=True)
@@ -89,7 +90,7 @@ def bring_up_to_date(published: Path) -> str | None:
     """Write the registry, the page of runs and the README anew, if the book's own runs changed; what went wrong, if any."""
     if published.resolve() != PUBLISHED.resolve():
         return None
-    from framepred.published import write_registry
+    from framepred.runs.published import write_registry
 
     write_registry()
     trouble = []

@@ -246,7 +246,7 @@ class Queue:
 
 def _wait_until_free(folder: Path) -> None:
     """Wait for the training of a campaign that was killed: told to stop, it writes its last checkpoint."""
-    from framepred.runs import held
+    from framepred.runs.folder import held
 
     for _ in range(PATIENCE if folder.exists() else 0):
         try:

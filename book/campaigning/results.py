@@ -33,8 +33,8 @@ def unscored(run: Run, folder: Path) -> list[str]:
 
 def thesis(run: Run) -> float | None:
     """The thesis' nats of this network under this protocol, on its own test clips of MNIST; None if it gives none."""
-    from framepred.literature import published
-    from framepred.results import LABELS
+    from framepred.analysis.prior_work import published
+    from framepred.analysis.results import LABELS
 
     rows = published(run.protocol).query("cite == 'feist2021' and test_set == 'own'").set_index("network")["nats"]
     label = LABELS.get(run.network)  # None: a network that came after the thesis

@@ -42,7 +42,7 @@ class State:
         return self.runs.get(name, {}).get("status") == "done"
 
     def save(self) -> None:
-        from framepred.runs import write_whole
+        from framepred.files import write_whole
 
         text = json.dumps({"campaign": self.campaign, "runs": self.runs}, indent=2)
         write_whole(self.path, lambda path: Path(path).write_text(text + "\n", encoding="utf-8"))

@@ -32,7 +32,7 @@ def pack(state: State, folder: Path, part_bytes: int, parts: int, say: Callable[
         PlanError: if there is no run yet, or the parts are too small for anything.
         FileExistsError: if a campaign is at work there, whose runs change meanwhile.
     """
-    from framepred.runs import held
+    from framepred.runs.folder import held
 
     left = room(parts, part_bytes)
     names = [name for name in state.runs if (state.run_folder(name) / WEIGHTS).is_file()]
@@ -171,7 +171,7 @@ def adopt(state: State, folder: Path, published: Path, say: Callable[[str], None
             f"the parts in {folder} are of another campaign ({campaign[:8]}) than {state.folder} "
             f"({state.campaign[:8]}); adopt them into another folder, with --state"
         )
-    from framepred.runs import held
+    from framepred.runs.folder import held
 
     with held(state.folder):  # no campaign is at work there
         _bring_in(state, campaign, entries, files, published, say)

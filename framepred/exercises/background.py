@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from framepred.exercises.checking import Case, Exercise, Mistake
-from framepred.models.masked import ResidualBlock
+from framepred.models.layers.masked import ResidualBlock
 
 # --- 2.2 -------------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from framepred.exercises.checking import Case, Exercise, Mistake, WrongAnswer
-from framepred.models.cell import ConvLSTMCell
+from framepred.models.layers.convlstm_cell import ConvLSTMCell
 
 Weights = dict[str, Tensor]
 

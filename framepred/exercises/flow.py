@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from framepred.exercises.checking import Case, Exercise, Mistake
-from framepred.models import warp as warping
+from framepred.models.layers import warp as warping
 
 # --- 3.3 the warp -----------------------------------------------------------------------------------------------------
 

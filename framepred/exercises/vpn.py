@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from framepred.exercises.checking import Case, Exercise, Mistake, WrongAnswer
-from framepred.models.masked import MaskedConv2d, raster_mask
+from framepred.models.layers.masked import MaskedConv2d, raster_mask
 
 
 def _rows_only(kernel_size: int, kind: str) -> Tensor:

@@ -12,7 +12,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from framepred.metrics import cross_entropy
-from framepred.moving import Clips
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +87,6 @@ class FramePredictor(nn.Module, PyTorchModelHubMixin, abc.ABC):
         A network may take a further argument, `from_start`, as ours do: if it is True, the forecast begins with frame 2 of
         the context. It then has C - 1 frames more, each predicted from the true frames before it.
         """
-
-    def given(self, clips: Clips) -> FramePredictor:
-        """The predictor that knows of these clips what it may know beside the frames seen. Networks: nothing more."""
-        return self
 
     def loss(
         self,

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from framepred.models.base import Forecast, FramePredictor, check_patch
-from framepred.models.cell import ConvLSTMCell, State
+from framepred.models.layers.convlstm_cell import ConvLSTMCell, State
 
 
 class ConvLSTM(FramePredictor):

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from framepred.models.base import Forecast, FramePredictor, check_kernel, check_patch
-from framepred.models.cell import State
+from framepred.models.layers.convlstm_cell import State
 
 
 class SpatiotemporalLSTMCell(nn.Module):

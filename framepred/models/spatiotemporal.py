@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from framepred.metrics import cross_entropy, squared_error
 from framepred.models.base import Forecast, FramePredictor, check_patch, predicted
-from framepred.models.cell import ConvLSTMCell
-from framepred.models.warp import flow_smoothness, warp
+from framepred.models.layers.convlstm_cell import ConvLSTMCell
+from framepred.models.layers.warp import flow_smoothness, warp
 
 ERRORS = {"squared": squared_error, "cross-entropy": cross_entropy}
 

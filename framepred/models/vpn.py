@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from framepred.metrics import cross_entropy
-from framepred.models import wavefront
+from framepred.models import sampling
 from framepred.models.base import Forecast, FramePredictor, check_patch, predicted
-from framepred.models.cell import ConvLSTMCell, State
-from framepred.models.masked import MaskedConv2d, ResidualBlock
+from framepred.models.layers.convlstm_cell import ConvLSTMCell, State
+from framepred.models.layers.masked import MaskedConv2d, ResidualBlock
 
 
 class Decoder(nn.Module):
@@ -46,9 +46,9 @@ class Decoder(nn.Module):
             h = layer(F.relu(h))
         return h
 
-    def draw(self, share: Float[Tensor, "B C H W"], rule: wavefront.Rule) -> tuple[Tensor, Tensor]:
+    def draw(self, share: Float[Tensor, "B C H W"], rule: sampling.Rule) -> tuple[Tensor, Tensor]:
         """The logits and the frame that `rule` draws pixel by pixel, with cached activations."""
-        return wavefront.draw(self.frame, cast(list, list(self.blocks)), cast(list, list(self.head)), share, rule)
+        return sampling.draw(self.frame, cast(list, list(self.blocks)), cast(list, list(self.head)), share, rule)
 
 
 class VideoPixelNetwork(FramePredictor):
@@ -163,7 +163,7 @@ class VideoPixelNetwork(FramePredictor):
         draws = torch.rand((len(context), horizon, *context.shape[3:]), generator=torch.Generator().manual_seed(seed))
         draws = draws.to(context.device)
 
-        def white_or_black(t: int) -> wavefront.Rule:
+        def white_or_black(t: int) -> sampling.Rule:
             return lambda logits, y, x: (draws[:, t, y, x] < logits.sigmoid()).to(logits.dtype)
 
         return self._draw(context, horizon, white_or_black)[1]

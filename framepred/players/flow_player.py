@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from framepred.models.warp import warp
+from framepred.models.layers.warp import warp
 from framepred.players import _data
 from framepred.players._player import Player, source
 

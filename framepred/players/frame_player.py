@@ -8,7 +8,7 @@ import numpy as np
 
 from framepred.players import _data
 from framepred.players._player import Player, source
-from framepred.plots import overlay
+from framepred.players.stills import overlay
 
 
 class FramePlayer(Player):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from framepred.models import PRESETS, build
-from framepred.training import autocast
+from framepred.precision import autocast
 
 BATCH, CONTEXT, HORIZON = 4, 10, 10
 SPEEDUP, ROUNDS = 1.7, 5

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from framepred.data.moving import MovingDigits
 from framepred.digits import load_digits
-from framepred.moving import MovingDigits
 
 BATCH = 64
 SPEEDUP = 2.0

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from framepred.benchmark.reference import plain
 from framepred.models import build
-from framepred.plain import plain
-from framepred.training import autocast
+from framepred.precision import autocast
 
 BATCH, CONTEXT, HORIZON = 4, 10, 10
 SPEEDUP = 1.5

@@ -5,10 +5,11 @@ import time
 import pytest
 import torch
 
+from framepred.analysis.prior_work import published
+from framepred.data.moving import MovingDigits
+from framepred.data.test_sets import test_set
 from framepred.evaluation import evaluate
-from framepred.literature import published
 from framepred.models import build
-from framepred.moving import MovingDigits, test_set
 from framepred.training import TrainConfig, train
 
 STEPS = 1500  # of eight clips; the rate has fallen to zero after them

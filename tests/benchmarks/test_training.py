@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+from framepred.data.moving import MovingDigits
 from framepred.digits import load_digits
 from framepred.models import Forecast, FramePredictor, build
-from framepred.moving import MovingDigits
-from framepred.training import TrainConfig, autocast, train
+from framepred.precision import autocast
+from framepred.training import TrainConfig, train
 
 BATCH, STEPS, ROUNDS = 4, 20, 4
 OVERHEAD = 0.03

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,8 @@ from campaigning.plan import OURS, PLAN, PlanError, Run, read_plan, select
 from campaigning.state import State
 
 import framepred as fp
-from framepred.runs import held, load_scores, read_record, save_scores
+from framepred.runs import load_scores, read_record, save_scores
+from framepred.runs.folder import held
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"batch_size": 2, "validation_clips": 40, "validate_every": 20}
@@ -606,7 +608,7 @@ def test_what_shows_the_published_runs_is_made_anew_and_one_failure_keeps_none_o
         return SimpleNamespace(returncode=len(made) == 1, stderr="Traceback\nno luck\n")
 
     monkeypatch.setattr(publishing, "subprocess", SimpleNamespace(run=run))
-    monkeypatch.setattr(fp.published, "write_registry", lambda: written.append(True))
+    monkeypatch.setattr(fp.runs.published, "write_registry", lambda: written.append(True))
     trouble = publishing.bring_up_to_date(publishing.PUBLISHED)
     assert made == ["runs_page.py", "readme.py"] and "page of runs stays as it was (no luck)" in trouble
     assert publishing.bring_up_to_date(publishing.PUBLISHED) is None
@@ -756,20 +758,20 @@ def test_what_is_packed_is_adopted_and_goes_on_elsewhere(far, tmp_path, monkeypa
     paths = travel.pack(far, tmp_path / "parts", 64 * 2**10, 99, quiet)
     assert len(paths) > 3 and all(path.stat().st_size <= 64 * 2**10 for path in paths)
     home = State(tmp_path / "home")
-    monkeypatch.setattr(fp.published, "CHECKOUT", tmp_path / "published")
-    monkeypatch.setattr(fp.published, "REGISTRY", tmp_path / "published.txt")
+    monkeypatch.setattr(fp.runs.published, "CHECKOUT", tmp_path / "published")
+    monkeypatch.setattr(fp.runs.published, "REGISTRY", tmp_path / "published.txt")
     monkeypatch.setattr(publishing, "PUBLISHED", tmp_path / "published")
     readme = SimpleNamespace(run=lambda *a, **k: SimpleNamespace(returncode=0))
     monkeypatch.setattr(publishing, "subprocess", readme)
     travel.adopt(home, tmp_path / "parts", tmp_path / "published", quiet)
     assert State(tmp_path / "home").campaign == far.campaign and home.runs["a"]["published"] == "published in a"
-    assert fp.published.published_runs() == ["a"]
+    assert fp.runs.published.published_runs() == ["a"]
     for name in ("run.json", "config.json", "history.csv", "model.safetensors", "scores.npz"):
         there = far.scored_folder("a") / name
         assert (tmp_path / "published" / "a" / name).read_bytes() == there.read_bytes(), name
     for folder in (home.run_folder("a"), tmp_path / "exact"):  # a longer run, there and here
         if folder != home.run_folder("a"):
-            fp.runs.shutil.copytree(far.run_folder("a"), folder)
+            shutil.copytree(far.run_folder("a"), folder)
         train(folder, steps=8)
     ours = read_record(home.run_folder("a"))
     assert ours["steps"] == 8 and ours["sessions"][-1]["from_step"] == 6
@@ -872,7 +874,7 @@ def test_parts_of_another_campaign_are_not_mixed_with_ours(far, tmp_path):
 
 def test_scores_of_other_weights_stay_behind(far, tmp_path):
     on = State(tmp_path / "on")
-    fp.runs.shutil.copytree(far.folder, on.folder)
+    shutil.copytree(far.folder, on.folder)
     on = State(on.folder)
     train(on.run_folder("a"), steps=8)
     travel.pack(on, tmp_path / "parts", 2**20, 8, quiet)
@@ -965,7 +967,7 @@ def test_a_run_that_was_only_begun_here_gives_way(far, tmp_path):
 def test_parts_may_be_adopted_twice_and_exact_checkpoints_stay(far, tmp_path):
     travel.pack(far, tmp_path / "parts", 2**20, 8, quiet)
     before = {path.name: path.read_bytes() for path in far.run_folder("a").glob("checkpoints/*.pt")}
-    copy = State(fp.runs.shutil.copytree(far.folder, tmp_path / "copy"))
+    copy = State(shutil.copytree(far.folder, tmp_path / "copy"))
     travel.adopt(copy, tmp_path / "parts", tmp_path / "published", quiet)
     assert {path.name: path.read_bytes() for path in copy.run_folder("a").glob("checkpoints/*.pt")} == before
     travel.pack(far, tmp_path / "parts", 40_000 + (far.run_folder("a") / "model.safetensors").stat().st_size, 1, quiet)

@@ -28,7 +28,7 @@ def test_table_is_that_of_the_published_runs(script):
 
 
 def test_table_holds_the_mean_of_the_stored_errors(script):
-    run = fp.results.shown_runs()["ConvLSTM"]
+    run = fp.analysis.results.shown_runs()["ConvLSTM"]
     nats = np.load(ROOT / "book" / "runs" / run / "scores.npz")["mnist-2/rollout"].astype(np.float64)
     row = next(line for line in script.table().splitlines() if "ConvLSTM" in line)
     assert [cell.strip() for cell in row.split("|")[2:6]] == [
@@ -46,7 +46,7 @@ def test_picture_is_the_first_test_clip_beside_the_stored_predictions(script, mn
     mnist()
     assert script.PICTURE.stat().st_size <= 300 * 2**10
     films = script.films()
-    assert list(films) == ["truth", *fp.results.shown_runs()]
+    assert list(films) == ["truth", *fp.analysis.results.shown_runs()]
     truth = fp.test_set("mnist-2", n=1).sample().frames[0, :, 0]
     np.testing.assert_array_equal(films["truth"] / np.float32(255), truth)
     with Image.open(script.PICTURE) as picture:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import runs_page
 
-from framepred import published
-from framepred.runs import read_record, save_scores, write_record
+from framepred.runs import published, read_record, save_scores
+from framepred.runs.record import write_record
 
 PAGE = runs_page.PAGE.read_text(encoding="utf-8")
 OLD = "convlstm-book-short-one-step"  # it has weights and no scores

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from framepred.metrics import cross_entropy
 from framepred.models import ConvLSTM, FramePredictor, SpatioTemporal, VideoPixelNetwork
-from framepred.models.cell import ConvLSTMCell, State
-from framepred.models.masked import MaskedConv2d, raster_mask
-from framepred.models.warp import flow_smoothness, warp
+from framepred.models.layers.convlstm_cell import ConvLSTMCell, State
+from framepred.models.layers.masked import MaskedConv2d, raster_mask
+from framepred.models.layers.warp import flow_smoothness, warp
 
 
 class PlainCell(nn.Module):

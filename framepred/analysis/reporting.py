@@ -14,17 +14,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from framepred import figures, statistics
-from framepred.config import autocast
+from framepred import baselines, statistics
+from framepred.analysis import figures
+from framepred.analysis.drift import drift_and_blur
+from framepred.data.moving import Clips, MovingDigits
+from framepred.data.test_sets import test_set
 from framepred.digits import load_digits
-from framepred.drift import drift_and_blur
-from framepred.evaluation import Scores, applicable, evaluate
+from framepred.evaluation import Scores, applicable, evaluate, informed
+from framepred.files import save_arrays, write_whole
 from framepred.metrics import cross_entropy, entropy_floor
-from framepred.models import baselines
 from framepred.models.base import FramePredictor
-from framepred.moving import Clips, MovingDigits, test_set
 from framepred.players import FramePlayer
-from framepred.runs import save_arrays, write_whole
+from framepred.precision import autocast
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -344,5 +345,5 @@ def _predict(work: _Report, clips: Clips) -> torch.Tensor:
         part = Clips(clips.frames[rows], clips.positions[rows], clips.glyphs[rows], clips.labels[rows])
         context, target = part.split()
         with autocast(device, work.precision):
-            parts.append(work.model.given(part)(context.to(device), target.shape[1]).logits.cpu())
+            parts.append(informed(work.model, part)(context.to(device), target.shape[1]).logits.cpu())
     return torch.cat(parts)

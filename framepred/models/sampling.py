@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from framepred.models.masked import MaskedConv2d, ResidualBlock
+from framepred.models.layers.masked import MaskedConv2d, ResidualBlock
 
 Pixels = Int64[Tensor, " P"]
 Rule = Callable[[Float[Tensor, "B P"], Pixels, Pixels], Float[Tensor, "B P"]]

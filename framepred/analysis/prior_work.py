@@ -41,7 +41,7 @@ def published(protocol: str | None = None) -> pd.DataFrame:
     """
     if protocol is not None and protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}; known: {', '.join(PROTOCOLS)}")
-    table = pd.read_csv(Path(__file__).with_name("literature.csv")).fillna({"remark": ""})
+    table = pd.read_csv(Path(__file__).with_name("prior_work.csv")).fillna({"remark": ""})
     return table if protocol is None else table[table["protocol"] == protocol].reset_index(drop=True)
 
 

@@ -12,7 +12,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 REGISTRY = Path(__file__).with_name("published.txt")
-CHECKOUT = Path(__file__).parent.parent / "book" / "runs"
+CHECKOUT = Path(__file__).parents[2] / "book" / "runs"
 
 
 def registry() -> dict[str, str]:

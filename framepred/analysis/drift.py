@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from framepred.moving import Clips
+from framepred.data.moving import Clips
 
 CHUNK = 5  # clips searched at a time, whose windows fit into the cache
 LEVELS = 8  # steps of grey that the search tells apart; the nats are those of the exact greys

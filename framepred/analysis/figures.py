@@ -2,7 +2,7 @@
 
 Each function takes errors by the name of what made them, such as `{"ConvLSTM": scores.nats, "mine": nats}`, and returns
 a Matplotlib figure. Errors are nats per frame, (clips, frames). Lines and dots are means over clips, with the intervals
-of `framepred.statistics`: 95 of 100 such intervals hold the mean of the clips' population.
+of `framepred.analysis.inference`: 95 of 100 such intervals hold the mean of the clips' population.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from framepred.drift import DriftAndBlur
+    from framepred.analysis.drift import DriftAndBlur
 
 # Of Seaborn's palette "colorblind". One colour a network, everywhere in the book.
 COLORS = {"ConvLSTM": "#0173b2", "spatio-temporal": "#de8f05", "VPN": "#029e73"}
@@ -220,7 +220,7 @@ def rank_plot(errors: Mapping[str, ArrayLike], marked: Sequence[int] = ()) -> Fi
 
 
 def coefficients(regressions: Mapping[str, Regression]) -> Figure:
-    """What makes a clip hard: the coefficients of `statistics.regress` by network, with their intervals.
+    """What makes a clip hard: the coefficients of `regress` by network, with their intervals.
 
     A dot at 10 says: of two clips one standard deviation of the feature apart, and alike in the others, the error of
     the one with more is 10 nats higher.
@@ -251,7 +251,7 @@ def drift_by_frame(
     """How far the digits are from their true places in each predicted frame, with 95% intervals over clips.
 
     Args:
-        found: what `metrics.drift_and_blur` found, by network.
+        found: what `drift_and_blur` found, by network.
         baselines: the same by baseline, drawn in grey.
         radius: that of the search; the axis ends at the largest drift that it can find.
     """
@@ -280,7 +280,7 @@ def drift_or_blur(found: Mapping[str, DriftAndBlur], columns: int = 2) -> Figure
     """The error above the floor of each predicted frame in its two parts, structure below and displacement on top.
 
     Args:
-        found: what `metrics.drift_and_blur` found, by network or baseline; a panel each.
+        found: what `drift_and_blur` found, by network or baseline; a panel each.
         columns: panels side by side.
     """
     import matplotlib.pyplot as plt

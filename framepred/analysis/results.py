@@ -18,11 +18,12 @@ import numpy as np
 import pandas as pd
 
 from framepred.config import MAY_CHANGE, TrainConfig
-from framepred.cost import operations_per_clip
+from framepred.data.streams import shuffled
 from framepred.models import FramePredictor
-from framepred.moving import _shuffled
-from framepred.published import published_runs
-from framepred.runs import IDENTITY, load, load_history, load_scores, read_record, run_folder
+from framepred.models.flops import operations_per_clip
+from framepred.runs import load, load_history, load_scores, read_record, run_folder
+from framepred.runs.published import published_runs
+from framepred.runs.record import IDENTITY
 
 CLIPS = {"n_digits": 2, "n_frames": 20, "frame_size": 64, "speed": 0.1, "acceleration": 0.0}  # of the thesis
 # A network whose training takes so many operations a clip predicts a clip within about a second on two CPU cores.
@@ -162,7 +163,7 @@ def times_shown(run: str, n_digits: int) -> np.ndarray:
     clips = int(_until_kept(load_history(run_folder(run)), record)["clips"].iloc[-1])
     passes, begun = divmod(clips * record["clips"]["n_digits"], n_digits)
     times = np.full(n_digits, passes)
-    times[_shuffled(n_digits, record["training"]["seed"], passes)[:begun]] += 1
+    times[shuffled(n_digits, record["training"]["seed"], passes)[:begun]] += 1
     return times + times_shown(record["parent"], n_digits) if record["parent"] in published_runs() else times
 
 

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from framepred.data.moving import Clips
+from framepred.data.rendering import render
 from framepred.digits import GLYPH_SIZE
 from framepred.models.base import Forecast, FramePredictor
-from framepred.moving import Clips, _render
 
 CUTS = (0.1, 0.3, 0.5, 0.7, 0.9)  # greys at which frames and glyphs are compared
 PATIENCE = 5  # pixels: a place that is further off counts no more, for it may have been misjudged
@@ -103,7 +104,7 @@ class Oracle(FramePredictor):
             paths.append(_roll(start, heading.gather(1, chosen), self.speed, C + horizon, size)[:, :, C:])
         places = torch.stack(paths, 3).flatten(0, 1)  # (B · samples, horizon, G, 2)
         many = glyphs[:, None].expand(-1, self.samples, -1, -1, -1).flatten(0, 1).contiguous()
-        pictures = _render(many, places, size).reshape(B, self.samples, horizon, 1, size, size)
+        pictures = render(many, places, size).reshape(B, self.samples, horizon, 1, size, size)
         return pictures.sum(1, dtype=torch.int32).float() / (255 * self.samples)
 
 

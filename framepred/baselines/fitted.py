@@ -1,8 +1,4 @@
-"""What a prediction is worth without a trained network: mean image, copy, constant velocity (and, given glyphs, oracle).
-
-Each is a `FramePredictor`, so that `evaluate`, players and reports take it like a network. None is trained by gradient:
-`fit` counts in training clips. They are no entries of `NETWORKS`, because `build` and `train` have no use for them.
-"""
+"""What one guesses without a network: the mean image, the last frame again, the last frame moved on."""
 
 from __future__ import annotations
 
@@ -11,11 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from framepred.data.moving import MovingDigits
 from framepred.models.base import Forecast, FramePredictor
-from framepred.models.oracle import Oracle
-from framepred.moving import MovingDigits
-
-__all__ = ["CalibratedCopy", "ConstantVelocity", "MeanImage", "Oracle"]
 
 LEVELS = 16  # grey levels that a calibration tells apart
 BATCH = 50  # clips in memory while fitting

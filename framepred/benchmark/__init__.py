@@ -1,0 +1,5 @@
+"""How fast the networks are, and the plain ones that they are measured against."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,3 @@
+from . import moving as moving, rendering as rendering, streams as streams, test_sets as test_sets
+from .moving import Clips as Clips, MovingDigits as MovingDigits
+from .test_sets import OriginalTestFile as OriginalTestFile, TestSet as TestSet, test_set as test_set
