@@ -23,6 +23,12 @@ def autocast(device: str | torch.device, precision: str = "auto"):
     return torch.autocast(kind, torch.bfloat16)
 
 
+def without_autocast(device: str | torch.device):
+    """A context in which operations compute in the precision of their operands, whatever `autocast` there is around it."""
+    kind = torch.device(device).type
+    return contextlib.nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
+
+
 def computes_bf16(kind: str) -> bool:
     """Whether devices of a kind, "cuda" or "cpu", compute in bfloat16 and do not only emulate it."""
     if kind == "cuda":

@@ -8,14 +8,10 @@ than the larger of the two, its floor (the roofline of Williams et al. 2009).
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -84,11 +80,11 @@ def training_cost(
     Args:
         value_bytes: size of an activation or of a kernel's value.
     """
-    with _stand_in(model) as stand_in, _Convolutions() as counted:
-        seen = torch.zeros(1, context, 1, frame_size, frame_size)
-        target = torch.zeros(1, horizon, 1, frame_size, frame_size)
-        with FlopCounterMode(display=False) as counter:
-            stand_in.loss(seen, target)
+    # On the device "meta" tensors have shapes and no content: all that is computed with them is the shape of the result.
+    stand_in = copy.deepcopy(model).to("meta")
+    clip = torch.zeros(1, context + horizon, 1, frame_size, frame_size, device="meta")
+    with torch.no_grad(), _Convolutions() as counted, FlopCounterMode(display=False) as counter:
+        stand_in.loss(clip[:, :context], clip[:, context:])
     return Cost(
         operations=3 * counter.get_total_flops(),
         activation_bytes=value_bytes * counted.activations,
@@ -104,18 +100,6 @@ def operations_per_clip(model: FramePredictor, context: int = 10, horizon: int =
     stand-ins that know their shapes, so that counting takes as long for a large network as for a small one.
     """
     return training_cost(model, context, horizon, frame_size).operations
-
-
-@contextmanager
-def _stand_in(model: FramePredictor) -> Iterator[FramePredictor]:
-    """A copy of the network whose tensors, and those made meanwhile, have shapes and no content."""
-    stand_in = copy.deepcopy(model).cpu().requires_grad_(False)
-    with FakeTensorMode(allow_non_fake_inputs=True) as fake, torch.no_grad():
-        for module in stand_in.modules():
-            kinds: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
-            for kind in kinds:
-                kind.update({name: fake.from_tensor(tensor) for name, tensor in kind.items() if tensor is not None})
-        yield stand_in
 
 
 class _Convolutions(TorchDispatchMode):

@@ -11,6 +11,7 @@ from framepred.metrics import cross_entropy, squared_error
 from framepred.models.base import Forecast, FramePredictor, check_patch, predicted
 from framepred.models.layers.convlstm_cell import ConvLSTMCell
 from framepred.models.layers.warp import flow_smoothness, warp
+from framepred.precision import without_autocast
 
 ERRORS = {"squared": squared_error, "cross-entropy": cross_entropy}
 
@@ -85,6 +86,20 @@ class SpatioTemporal(FramePredictor):
         nn.init.constant_(self.decoder.bias, output_bias)
 
     def forecast(self, context: Tensor, horizon: int, truth=None, truth_mask=None, from_start=False) -> Forecast:
+        logits, flow = self._predict(context, horizon, truth, truth_mask, from_start)
+        return Forecast(logits, _each_frame(_to_frame_size, flow))
+
+    def loss(
+        self, context: Tensor, target: Tensor, truth=None, truth_mask=None, from_start=False
+    ) -> tuple[Tensor, Forecast]:
+        logits, flow = self._predict(context, target.shape[1], truth, truth_mask, from_start)
+        forecast = Forecast(logits, _each_frame(_to_frame_size, flow))
+        prediction = logits if self.error is cross_entropy else forecast.frames
+        error = self.error(prediction, predicted(context, target, from_start))
+        return (error + self.smoothness * flow_smoothness(flow)).mean(), forecast
+
+    def _predict(self, context: Tensor, horizon: int, truth, truth_mask, from_start: bool) -> tuple[Tensor, Tensor]:
+        """Logits (B, T, 1, H, W), and the flow as the network finds it: (B, T, 2, h, w), in pixels of the features."""
         known = context if truth is None or truth_mask is not None else torch.cat([context, truth[:, :-1]], 1)
         features = _each_frame(self.encode, known)
         hidden, state = self.cell.run(F.pixel_unshuffle(features, self.patch))
@@ -102,17 +117,7 @@ class SpatioTemporal(FramePredictor):
             flow = self.find_flow(state[0])
             flows.append(flow[:, None])
             frames.append(self.decode(warp(feature, flow))[:, None])
-        return Forecast(torch.cat(frames, 1).float(), _each_frame(_to_frame_size, torch.cat(flows, 1)))
-
-    def loss(
-        self, context: Tensor, target: Tensor, truth=None, truth_mask=None, from_start=False
-    ) -> tuple[Tensor, Forecast]:
-        forecast = self.forecast(context, target.shape[1], truth, truth_mask, from_start)
-        assert forecast.flow is not None
-        prediction = forecast.logits if self.error is cross_entropy else forecast.frames
-        flow = forecast.flow[..., ::2, ::2] / 2  # as the network found it: half size, in pixels of the features
-        error = self.error(prediction, predicted(context, target, from_start))
-        return (error + self.smoothness * flow_smoothness(flow)).mean(), forecast
+        return torch.cat(frames, 1).float(), torch.cat(flows, 1)
 
     def encode(self, frame: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B C h w"]:
         """The features of a frame: half-size maps with values in (-1, 1)."""
@@ -122,7 +127,7 @@ class SpatioTemporal(FramePredictor):
         """The flow in pixels of the features, from the hidden state of the cell."""
         maps = self.flow(F.pixel_shuffle(hidden, self.patch))
         # Under autocast the last layer alone stays in float32: bfloat16 would round a flow of 4 px to 1/32 px.
-        with torch.autocast(maps.device.type, enabled=False):
+        with without_autocast(maps.device):
             return self.flow_head(maps.to(self.flow_head.weight.dtype)).float()
 
     def decode(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 1 H W"]:

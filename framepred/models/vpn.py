@@ -17,6 +17,7 @@ from framepred.models import sampling
 from framepred.models.base import Forecast, FramePredictor, check_patch, predicted
 from framepred.models.layers.convlstm_cell import ConvLSTMCell, State
 from framepred.models.layers.masked import MaskedConv2d, ResidualBlock
+from framepred.precision import without_autocast
 
 
 class Decoder(nn.Module):
@@ -225,7 +226,7 @@ class VideoPixelNetwork(FramePredictor):
         known = context
         for t in range(horizon):
             hidden, state = self._read(known, state)
-            with torch.autocast(context.device.type, enabled=False):  # small products: float32 costs next to nothing
+            with without_autocast(context.device):  # small products: float32 costs next to nothing
                 share = self._share(hidden[:, -1].to(self.decoder.context.weight.dtype))
                 logit, frame = self.decoder.draw(share, rule(t))
             logits.append(logit)
