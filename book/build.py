@@ -34,6 +34,7 @@ def own_profile() -> None:
     profile = BUILD / ".ipython" / "profile_default"
     profile.mkdir(parents=True, exist_ok=True)
     (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 'ERROR'\n")
+    os.environ["FRAMEPRED_PLAYERS"] = "static"  # nobody is there whom a kernel could answer
     os.environ["IPYTHONDIR"] = str(BUILD / ".ipython")
 
 

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import zlib
 
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from ipywidgets import IntSlider
 from PIL import Image
 
 from framepred.players import FlowPlayer, FramePlayer, _data
-from framepred.players._player import BUDGET, asked_by_browser
+from framepred.players._player import BUDGET, is_live
 
 
 def noise(*shape, seed=0):
@@ -177,8 +179,16 @@ def test_a_live_notebook_gets_no_page_that_its_server_would_drop(monkeypatch):
     player.close()
 
 
-def test_outside_of_a_notebook_no_browser_asks():
-    assert not asked_by_browser()
+@pytest.mark.parametrize(("told", "live"), [(None, "True"), ("static", "False")])
+def test_players_are_live_in_a_kernel_unless_told_otherwise(told, live, monkeypatch):
+    monkeypatch.delenv("FRAMEPRED_PLAYERS", raising=False)
+    assert not is_live()  # here is no kernel
+    if told:
+        monkeypatch.setenv("FRAMEPRED_PLAYERS", told)
+    code = "from framepred.players._player import is_live; print(is_live())"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbclient.execute(notebook, kernel_name="python3")
+    assert notebook.cells[0].outputs[0]["text"].strip() == live
 
 
 def test_a_page_asks_no_other_host_for_anything():

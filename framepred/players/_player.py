@@ -6,7 +6,6 @@ import base64
 import html
 import json
 import os
-import re
 import sys
 from pathlib import Path
 
@@ -133,7 +132,7 @@ class Player(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
         """Every form of the output, and no metadata; the host takes the one it can show."""
-        page, live = self.html(), asked_by_browser()
+        page, live = self.html(), is_live()
         bundle: dict[str, object] = {"text/plain": repr(self), "image/png": self._strip()}
         if not live or len(page) <= NOTEBOOK_LIMIT:
             bundle["text/html"] = page
@@ -143,15 +142,14 @@ class Player(anywidget.AnyWidget):
         return bundle, {}
 
 
-def asked_by_browser() -> bool:
-    """Whether the running cell was sent by a notebook in a browser, which can show widgets.
+def is_live() -> bool:
+    """Whether what is shown can reach the kernel: in a notebook that somebody has open.
 
-    What executes notebooks without one (nbclient, and so Jupyter Book and papermill) speaks through jupyter_client, whose
-    message ids end in a process and a count; browsers send plain UUIDs. FRAMEPRED_PLAYERS=live or =static overrules.
+    A kernel cannot know who will look at its output, so who runs notebooks unattended says so with
+    FRAMEPRED_PLAYERS=static, as the build of the book and the training notebooks do. Without a kernel nothing is live;
+    FRAMEPRED_PLAYERS=live overrules that.
     """
     if choice := os.environ.get("FRAMEPRED_PLAYERS"):
         return choice == "live"
     ipython = sys.modules.get("IPython")
-    kernel = getattr(ipython and ipython.get_ipython(), "kernel", None)
-    message = kernel.get_parent("shell").get("header", {}).get("msg_id", "") if kernel else ""
-    return bool(message) and not re.search(r"_\d+_\d+$", message)
+    return hasattr(ipython and ipython.get_ipython(), "kernel")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from framepred.players._player import asked_by_browser
+from framepred.players._player import is_live
 
 
 def explore(show: Callable[..., Any], controls: Mapping[str, Any]) -> Any:
@@ -27,7 +27,7 @@ def explore(show: Callable[..., Any], controls: Mapping[str, Any]) -> Any:
     empty = [name for name, values in controls.items() if not values]
     if empty or not controls:
         raise ValueError(f"no values to choose from for {', '.join(empty) or 'any control'}; expected a list for each")
-    if asked_by_browser():
+    if is_live():
         import ipywidgets
 
         style = {"description_width": "initial"}
