@@ -1,6 +1,6 @@
-"""The networks written plainly, as one writes them first: what speed is measured against, and a second opinion.
+"""Reference implementations, written as one writes them first: what speed is measured against, and a second opinion.
 
-Frame by frame: every step encodes its frame, convolves input and state together, and decodes if the prediction is asked
+`plain` gives a network frame by frame: every step encodes its frame, convolves input and state together, and decodes if the prediction is asked
 for. Same weights, same numbers; nothing is done for several frames at once, nothing masked is left out, and no thought is
 given to memory layouts.
 """
@@ -10,16 +10,20 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from framepred.digits import GLYPH_SIZE
 from framepred.metrics import cross_entropy
 from framepred.models import ConvLSTM, FramePredictor, SpatioTemporal, VideoPixelNetwork
 from framepred.models.layers.convlstm_cell import ConvLSTMCell, State
 from framepred.models.layers.masked import MaskedConv2d, raster_mask
 from framepred.models.layers.warp import flow_smoothness, warp
+from framepred.models.sampling import Rule
+from framepred.models.vpn import Decoder
 
 
 class PlainCell(nn.Module):
@@ -160,6 +164,43 @@ class PlainVideoPixelNetwork(Plain):
         zero_frame, current_frame = (cross_entropy(x, target).mean() for x in (logits, current))
         return network.zero_weight * zero_frame + network.current_weight * current_frame, logits
 
+
+# --- pixels ----------------------------------------------------------------------------------------------------------
+
+
+def render_plainly(
+    glyphs: UInt8[Tensor, "B G 28 28"], positions: Int64[Tensor, "B T G 2"], size: int
+) -> UInt8[Tensor, "B T 1 H W"]:
+    """What `data.rendering.render` gives: a pixel shows the brightest of the glyphs on it, and is black under none."""
+    B, T, G, _ = positions.shape
+    frames, images, places = np.zeros((B, T, 1, size, size), np.uint8), glyphs.numpy(), positions.numpy()
+    for b, t, g in np.ndindex(B, T, G):
+        x, y = places[b, t, g]
+        window = frames[b, t, 0, y : y + GLYPH_SIZE, x : x + GLYPH_SIZE]
+        np.maximum(window, images[b, g], out=window)
+    return torch.from_numpy(frames)
+
+
+@torch.no_grad()
+def draw_plainly(
+    decoder: Decoder, share: Float[Tensor, "B C H W"], rule: Rule, n_pixels: int | None = None
+) -> tuple[Float[Tensor, "B 1 H W"], Float[Tensor, "B 1 H W"]]:
+    """What `Decoder.draw` gives: logits and frame, pixel after pixel, by a pass of the whole decoder for each.
+
+    Args:
+        decoder, share, rule: as in `models.sampling.draw`.
+        n_pixels: stop after so many; all, unless told. The others are 0.
+    """
+    B, _, H, W = share.shape
+    logits, frame = share.new_zeros(2, B, 1, H, W)
+    for i in range(H * W if n_pixels is None else n_pixels):
+        y, x = torch.tensor([i // W]), torch.tensor([i % W])
+        logits[:, 0, y, x] = decoder(share, frame)[:, 0, y, x]
+        frame[:, 0, y, x] = rule(logits[:, 0, y, x], y, x)
+    return logits, frame
+
+
+# --- which network is written how ------------------------------------------------------------------------------------
 
 _PLAIN: dict[type, type[Plain]] = {
     ConvLSTM: PlainConvLSTM,

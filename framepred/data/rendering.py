@@ -1,4 +1,13 @@
-"""From glyphs and places to frames."""
+"""From glyphs and places to frames: a pixel shows the brightest of the glyphs that cover it.
+
+Written plainly (`benchmark.reference.render_plainly`), for each clip b, frame t and glyph g at (x, y):
+
+    window = frames[b, t, 0, y : y + 28, x : x + 28]
+    np.maximum(window, glyphs[b, g], out=window)
+
+`render` gives the same frames, which a test compares, without a loop over clips and frames: on a CPU row by row, on a GPU
+window by window.
+"""
 
 from __future__ import annotations
 

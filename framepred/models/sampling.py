@@ -1,7 +1,12 @@
 """A masked decoder, pixel by pixel, with cached activations.
 
-Drawing a frame pixel by pixel the naive way runs the whole decoder once for every pixel, H·W times, and uses one value
-of each run. Two observations make it cheap:
+Written plainly (`benchmark.reference.draw_plainly`), for each pixel (y, x) in raster order:
+
+    logits[y, x] = decoder(share, frame)[y, x]
+    frame[y, x] = rule(logits[y, x], y, x)
+
+That runs the whole decoder H·W times and uses one value of each run. `draw` gives the same logits and frame, which a test
+compares. Two observations make it cheap:
 
 1. What the decoder computed at a pixel never changes afterwards, because nothing after the pixel can reach it. So each
    convolution keeps its inputs, and a new pixel costs one column of activations: a few small matrix products.

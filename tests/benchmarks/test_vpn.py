@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from framepred.benchmark.reference import draw_plainly
 from framepred.models import build
 
 # --- drawing a frame -------------------------------------------------------------------------------------------------
@@ -28,16 +29,6 @@ def decoder(request):
         return request.param, model.decoder, model._share(hidden[:, -1])
 
 
-def draw_naively(decoder, share, n_pixels):
-    """The logits of the first pixels of a frame, mean-field, by one pass of the decoder over the frame for each."""
-    frame, logits = torch.zeros(1, 1, SIZE, SIZE), torch.zeros(n_pixels)
-    with torch.no_grad():
-        for i in range(n_pixels):
-            logits[i] = decoder(share, frame).flatten()[i]
-            frame.view(-1)[i] = logits[i].sigmoid()
-    return logits
-
-
 def mean_field(logits, y, x):
     return logits.sigmoid()
 
@@ -45,7 +36,9 @@ def mean_field(logits, y, x):
 def test_both_ways_draw_the_same(decoder):
     _, network, share = decoder
     logits, frame = network.draw(share, mean_field)
-    torch.testing.assert_close(logits.flatten()[:4], draw_naively(network, share, 4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        logits.flatten()[:4], draw_plainly(network, share, mean_field, 4)[0].flatten()[:4], atol=1e-5, rtol=0
+    )
     with torch.no_grad():  # a naive step at each pixel of the frame drawn, all at once
         torch.testing.assert_close(logits, network(share, frame), atol=1e-5, rtol=0)
 
@@ -57,7 +50,7 @@ def test_drawing(way, decoder, benchmark, one_thread):
 
     def draw():
         if way == "naive":
-            draw_naively(network, share, NAIVE_PIXELS)
+            draw_plainly(network, share, mean_field, NAIVE_PIXELS)
         else:
             network.draw(share, mean_field)
 

@@ -116,7 +116,9 @@ def test_notebook_trains_then_resumes_and_is_kept_and_the_run_is_evaluated(netwo
     notebook = nbformat.read(folder / "train.ipynb", 4)
     shown = [output.data for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
     assert sum("image/png" in data and "text/plain" in data for data in shown) >= 2, "a learning curve and a film strip"
-    assert ["framepred-static" in data.get("text/html", "") for data in shown].count(True) == (network == "spatiotemporal")
+    assert ["framepred-static" in data.get("text/html", "") for data in shown].count(True) == (
+        network == "spatiotemporal"
+    )
 
     code, output = run(tmp_path, "evaluate", run=folder, test_sets="uci-2 uci-1", n=3, n_others=2)
     assert code == 0, output
