@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import framepred as fp
-from framepred.runs import load_samples, load_scores, read_record, run_folder
+from framepred.runs import load_samples, load_scores, read_record, run_folder, run_record
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -37,7 +37,7 @@ def table() -> str:
     hardware: dict[str, None] = {}  # a set that keeps its order
     for label, run in fp.analysis.results.shown_runs().items():
         nats = errors[label].astype(np.float64)  # float32 would round the mean of so many clips
-        record = read_record(run_folder(run))
+        record = run_record(run)
         assert record is not None  # published runs have one
         hardware[record["hardware"]] = None
         hours = fp.analysis.results.history(run, kept=True)["seconds"].iloc[-1] / 3600

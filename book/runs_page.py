@@ -15,7 +15,7 @@ from pathlib import Path
 import pairs
 
 from framepred.analysis.results import departures
-from framepred.runs import load_scores, read_record, run_folder
+from framepred.runs import load_scores, run_folder, run_record
 from framepred.runs.published import published_runs
 
 BOOK = Path(__file__).parent
@@ -56,7 +56,7 @@ def cell(code: str) -> str:
 
 def sentence(name: str) -> str:
     """What a run is: network, preset, how it departs from the recipe, where it started, whether its weights are here."""
-    record = read_record(run_folder(name))
+    record = run_record(name)
     assert record is not None  # published runs have one
     label = f"sec-{record['network']}"
     network = f"The network of {{ref}}`{label}`" if explained(label) else f"The network `{record['network']}`"

@@ -234,7 +234,7 @@ def _train(
         about = {"which": keep["which"], "step": keep["step"]}
         about["validation_nats"] = None if math.isnan(keep["nats"]) else keep["nats"]
         record = {**run, **done.summary(config), "kept": about}
-        save_run(out, model, keep["weights"], done.history(config, score), record)
+        save_run(out, model, keep["weights"], done.history(config, score), record)  # type: ignore[arg-type]
 
     def state() -> dict[str, Any]:
         return {

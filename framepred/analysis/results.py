@@ -21,9 +21,9 @@ from framepred.config import MAY_CHANGE, TrainConfig
 from framepred.data.streams import shuffled
 from framepred.models import FramePredictor
 from framepred.models.flops import operations_per_clip
-from framepred.runs import load, load_history, load_scores, read_record, run_folder
+from framepred.runs import load, load_history, load_scores, run_folder, run_record
 from framepred.runs.published import published_runs
-from framepred.runs.record import IDENTITY
+from framepred.runs.record import IDENTITY, RunRecord
 
 CLIPS = {"n_digits": 2, "n_frames": 20, "frame_size": 64, "speed": 0.1, "acceleration": 0.0}  # of the thesis
 # A network whose training takes so many operations a clip predicts a clip within about a second on two CPU cores.
@@ -41,8 +41,7 @@ def comparable_runs(network: str | None = None) -> list[str]:
     return [
         name
         for name in published_runs()
-        if (record := read_record(run_folder(name))) is not None
-        and record["network"] in (LABELS if network is None else (network,))
+        if (record := run_record(name))["network"] in (LABELS if network is None else (network,))
         and record["preset"] is not None
         and record["training"]["feedback"] != "teacher-forcing"
         and record["clips"] == CLIPS
@@ -137,8 +136,7 @@ def history(run: str, kept: bool = False) -> pd.DataFrame:
     Args:
         kept: end at the step whose weights this run has kept, too. The last row then has the clips that they have seen.
     """
-    record, own = read_record(run_folder(run)), load_history(run_folder(run))
-    assert record is not None  # published runs have one
+    record, own = run_record(run), load_history(run_folder(run))
     if kept:
         own = _until_kept(own, record)
     if record["parent"] not in published_runs():
@@ -158,8 +156,7 @@ def times_shown(run: str, n_digits: int) -> np.ndarray:
     Args:
         n_digits: in the training split, such as 55,000 of MNIST.
     """
-    record = read_record(run_folder(run))
-    assert record is not None  # published runs have one
+    record = run_record(run)
     clips = int(_until_kept(load_history(run_folder(run)), record)["clips"].iloc[-1])
     passes, begun = divmod(clips * record["clips"]["n_digits"], n_digits)
     times = np.full(n_digits, passes)
@@ -174,8 +171,7 @@ def repeats(run: str) -> list[str]:
     """
 
     def apart_from_the_seed(name: str) -> dict:
-        record = read_record(run_folder(name))
-        assert record is not None  # published runs have one
+        record: dict[str, Any] = {**run_record(name)}
         training = {key: value for key, value in record["training"].items() if key not in ("seed", *MAY_CHANGE)}
         return {**{key: record[key] for key in IDENTITY}, "training": training, "clips_seen": record["clips_seen"]}
 
@@ -188,8 +184,7 @@ def departures(run: str) -> dict[str, Any]:
 
     Not among them: the seed, how long it took, and how it was computed and watched.
     """
-    record = read_record(run_folder(run))
-    assert record is not None  # published runs have one
+    record = run_record(run)
     recipe = dataclasses.asdict(TrainConfig.recipe())
     untold = {*MAY_CHANGE, "validate_every", "validation_clips", "seed"}
     return {k: v for k, v in record["training"].items() if k not in untold and v != recipe.get(k)}
@@ -206,8 +201,7 @@ def shown_table(to_appendix: str = "../appendix", runs: Mapping[str, str] | None
 
     rows = {}
     for label, run in (shown_runs() if runs is None else runs).items():
-        record = read_record(run_folder(run))
-        assert record is not None  # published runs have one
+        record = run_record(run)
         rows[label] = {
             "run": f'<a href="{to_appendix}/runs.html#run-{run}">{run}</a>',
             "parameters": f"{record['parameters']:,}",
@@ -225,21 +219,19 @@ def _from_best_to_worst(network: str) -> list[str]:
     """The comparable runs of a network, that with the least validation error first; one never validated comes last."""
     errors = {}
     for name in comparable_runs(network):
-        record = read_record(run_folder(name))
-        assert record is not None  # published runs have one
+        record = run_record(name)
         nats = record["kept"]["validation_nats"]
         errors[name] = math.inf if nats is None else nats
     return sorted(errors, key=errors.__getitem__)
 
 
-def _until_kept(own: pd.DataFrame, record: dict) -> pd.DataFrame:
+def _until_kept(own: pd.DataFrame, record: RunRecord) -> pd.DataFrame:
     """A run's own history up to the step whose weights it has kept."""
     return own[own["step"] <= record["kept"]["step"]].copy()
 
 
 def _network(run: str) -> str:
-    record = read_record(run_folder(run))
-    assert record is not None  # published runs have one
+    record = run_record(run)
     return record["network"]
 
 

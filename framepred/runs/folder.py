@@ -22,7 +22,7 @@ from torch import Tensor
 
 from framepred.files import PART, write_whole
 from framepred.models.base import FramePredictor
-from framepred.runs.record import IDENTITY, as_json, read_record, write_record
+from framepred.runs.record import IDENTITY, RunRecord, as_json, read_record, write_record
 
 if TYPE_CHECKING:
     import pandas
@@ -35,7 +35,7 @@ except ImportError:  # Windows
 FILES = ("config.json", "model.safetensors", "history.csv", "scores.npz", "samples.npz", "run.json")
 
 
-def claim(folder: Path, run: dict[str, Any], may_differ: Collection[str] = ()) -> dict[str, Any] | None:
+def claim(folder: Path, run: RunRecord, may_differ: Collection[str] = ()) -> RunRecord | None:
     """Make `folder` the folder of `run`, before any work is done.
 
     Args:
@@ -121,7 +121,7 @@ def save_run(
     model: FramePredictor,
     weights: Mapping[str, Tensor],
     history: pandas.DataFrame,
-    record: dict[str, Any],
+    record: RunRecord,
 ) -> None:
     """Write what a run has come to: configuration, weights, history, and `record` as `run.json`.
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from framepred.models import NETWORKS
 from framepred.models.base import FramePredictor
 from framepred.runs.published import published_folder, published_runs
+from framepred.runs.record import RunRecord, read_record
 
 
 def load(run: str | os.PathLike) -> FramePredictor:
@@ -84,6 +85,19 @@ def run_folder(run: str | os.PathLike) -> Path:
     raise FileNotFoundError(
         f"no run at {name!r} (a run folder holds config.json); published runs: {', '.join(published_runs()) or 'none'}"
     )
+
+
+def run_record(run: str | os.PathLike) -> RunRecord:
+    """The `run.json` of a run, as `run_folder` takes it.
+
+    Raises:
+        FileNotFoundError: if there is no such run, or it has none, as one from the hub.
+    """
+    folder = run_folder(run)
+    record = read_record(folder)
+    if record is None:
+        raise FileNotFoundError(f"{folder} has no run.json: it holds a network, and not how it was trained")
+    return record
 
 
 def _from_hub(repository: str) -> Path:

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -24,13 +24,70 @@ PACKAGE = Path(__file__).parents[1]
 IDENTITY = ("network", "architecture", "parent", "training", "digits", "clips", "validation")  # of run.json
 
 
+class Provenance(TypedDict):
+    """What a number needs beside it to be traced."""
+
+    commit: str | None  # None if the code came without its history, and nobody said
+    modified: bool  # whether the code differed from the commit
+    versions: dict[str, str]
+    hardware: str
+    written: str  # when, in ISO 8601
+
+
+class Session(Provenance):
+    """One call of `framepred.train`."""
+
+    from_step: int
+    to_step: int
+    seconds: float
+    ended: (
+        str | None
+    )  # "finished", "patience", "minutes", "SIGINT", "SIGTERM"; None while it goes on, or if it was killed
+    processes: int
+
+
+class Kept(TypedDict):
+    """The weights that a run has kept: the "best" ones of its validations or the "last" ones."""
+
+    which: str
+    step: int
+    validation_nats: float | None
+
+
+class RunRecord(Provenance, total=False):
+    """`run.json`. A run that has claimed its folder and made no step yet has the part of `describe`, and 0 steps."""
+
+    # Who it is: IDENTITY, and what follows from it.
+    network: str
+    preset: str | None  # None for a variant
+    parent: str | None  # the run whose weights it started from
+    seed: int
+    parameters: int
+    architecture: dict[str, Any]
+    training: dict[str, Any]  # the fields of TrainConfig
+    digits: dict[str, str]  # source, split, sha256
+    clips: dict[str, float]  # the arguments of MovingDigits
+    validation: dict[str, dict] | None  # its digits and clips
+    # How far it is; the provenance is that of the last session.
+    steps: int
+    clips_seen: int
+    seconds: float
+    ended: str | None
+    processes: int
+    sessions: list[Session]
+    kept: Kept
+    # What came after.
+    test_sets: dict[str, dict[str, Any]]  # by "test set/protocol": clips, and the sha256 of their frames
+    weights: str | None  # their precision in a published copy; None if it comes without them
+
+
 def describe(
     model: FramePredictor,
     clips: MovingDigits,
     training: Mapping[str, Any],
     validation: MovingDigits | None = None,
     parent: str | None = None,
-) -> dict[str, Any]:
+) -> RunRecord:
     """What makes a run the one it is: the network, what it is trained on and how. The first part of `run.json`."""
     return as_json(
         {
@@ -70,7 +127,7 @@ def as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
+def read_record(folder: Path) -> RunRecord | None:
     """The `run.json` of a folder; None if there is none."""
     path = Path(folder) / "run.json"
     if not path.exists():
@@ -83,14 +140,14 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record
 
 
-def write_record(folder: Path, record: dict[str, Any]) -> None:
+def write_record(folder: Path, record: RunRecord) -> None:
     """Write `run.json`."""
     text = json.dumps(as_json(record), indent=2)
     write_whole(Path(folder) / "run.json", lambda path: Path(path).write_text(text + "\n", encoding="utf-8"))
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
-    """What a number needs beside it to be traced: code, versions, hardware, time.
+def provenance(device: torch.device) -> Provenance:
+    """Of what is computed here and now.
 
     Where the code came without its history, the environment variable FRAMEPRED_COMMIT may name the commit.
     """
