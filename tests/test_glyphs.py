@@ -80,7 +80,7 @@ def test_mnist_digits_and_omniglot_letters_by_other_hands_are_told_apart(mnist):
     digits = mnist("test")
     digits = dataclasses.replace(digits, images=digits.images[:2000], labels=digits.labels[:2000])
     classifier = train_glyph_classifier(mnist("train"), letters)
-    assert classifier.classes == tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") and classifier.n_digits == 10
+    assert classifier.classes == tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") and classifier.n_digit_classes == 10
     # What is left is shapes that are both: 0 and O, 1 and L or I, 9 and Q.
     assert balanced_accuracy(classifier, digits, others) > 0.93
     assert balanced_accuracy(classifier, digits, others, sigma=1.5) > 0.9

@@ -5,20 +5,20 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from framepred.models.layers.masked import MaskedConv2d, ResidualBlock, raster_mask
+from framepred.models.layers.masked import MaskedConv2d, ResidualBlock, causal_mask
 
 
 def test_masks_of_the_thesis():
-    assert raster_mask(3, "A").tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]  # T Eq. 3.11
-    assert raster_mask(3, "B").tolist() == [[1, 1, 1], [1, 1, 0], [0, 0, 0]]  # T Eq. 3.12
+    assert causal_mask(3, "A").tolist() == [[1, 1, 1], [1, 0, 0], [0, 0, 0]]  # T Eq. 3.11
+    assert causal_mask(3, "B").tolist() == [[1, 1, 1], [1, 1, 0], [0, 0, 0]]  # T Eq. 3.12
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_masks_keep_the_pixels_before(size):
     order = torch.arange(size**2).reshape(size, size)
     centre = size**2 // 2
-    assert torch.equal(raster_mask(size, "A").bool(), order < centre)
-    assert torch.equal(raster_mask(size, "B").bool(), order <= centre)
+    assert torch.equal(causal_mask(size, "A").bool(), order < centre)
+    assert torch.equal(causal_mask(size, "B").bool(), order <= centre)
 
 
 @pytest.mark.parametrize("mask", ["A", "B"])
@@ -26,7 +26,7 @@ def test_masks_keep_the_pixels_before(size):
 def test_equals_a_whole_kernel_with_zeros(mask, size, dilation):
     conv = MaskedConv2d(3, 4, size, mask, dilation)
     x = torch.rand(2, 3, 9, 11)
-    expected = F.conv2d(x, conv.weight * raster_mask(size, mask), conv.bias, padding="same", dilation=dilation)
+    expected = F.conv2d(x, conv.weight * causal_mask(size, mask), conv.bias, padding="same", dilation=dilation)
     torch.testing.assert_close(conv(x), expected, atol=1e-6, rtol=1e-5)
 
 
@@ -45,7 +45,7 @@ def test_gradient_reaches_only_pixels_before(mask, sees_itself):
 def test_masked_taps_have_no_effect_whatever_an_optimiser_does():
     conv, x = MaskedConv2d(2, 3, 7, "A"), torch.rand(1, 2, 8, 8)
     optimizer = torch.optim.AdamW(conv.parameters(), lr=0.1, weight_decay=0.5)
-    masked = (raster_mask(7, "A") == 0).expand_as(conv.weight)
+    masked = (causal_mask(7, "A") == 0).expand_as(conv.weight)
     for _ in range(3):
         optimizer.zero_grad()
         conv(x).square().sum().backward()
@@ -65,7 +65,7 @@ def test_masked_taps_count_as_parameters():
 @pytest.mark.parametrize(("mask", "dilation"), [(None, 1), (None, 4), ("B", 1)])
 def test_residual_block_is_a_pre_activation_bottleneck(mask, dilation):
     block, x = ResidualBlock(6, mask, dilation), torch.randn(2, 6, 8, 9)
-    kernel = block.spatial.weight if mask is None else block.spatial.weight * raster_mask(3, mask)
+    kernel = block.spatial.weight if mask is None else block.spatial.weight * causal_mask(3, mask)
     y = F.conv2d(x.relu(), block.reduce.weight, block.reduce.bias)
     y = F.conv2d(y.relu(), kernel, block.spatial.bias, padding="same", dilation=dilation)
     y = F.conv2d(y.relu(), block.expand.weight, block.expand.bias)

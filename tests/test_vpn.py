@@ -8,7 +8,7 @@ from framepred.data.moving import MovingDigits
 from framepred.digits import load_digits
 from framepred.metrics import cross_entropy, entropy_floor, squared_error
 from framepred.models import PRESETS, VideoPixelNetwork, build
-from framepred.models.layers.masked import raster_mask
+from framepred.models.layers.masked import causal_mask
 from framepred.models.sampling import waves
 from framepred.precision import autocast
 
@@ -64,7 +64,7 @@ def test_first_layer_is_one_convolution_of_context_and_frame_with_the_frame_mask
     decoder = build("vpn", "tiny", hidden_channels=48).decoder
     context, frame = noise(2, 3, 8, 8), noise(2, 1, 8, 8)
     mask = torch.ones(4, 7, 7)
-    mask[3] = raster_mask(7, "A")
+    mask[3] = causal_mask(7, "A")
     weight = torch.cat([decoder.context.weight, decoder.frame.weight], 1) * mask
     expected = F.conv2d(torch.cat([context, frame], 1), weight, decoder.context.bias, padding=3)
     found = decoder.context(context) + decoder.frame(frame)
@@ -292,9 +292,9 @@ def test_masked_taps_of_a_trained_network_have_no_effect(batch):
         optimizer.step()
     with torch.no_grad():
         before = model.teacher_forced(context, target).logits
-        model.decoder.frame.weight[:, :, raster_mask(7, "A") == 0] = 1e6
+        model.decoder.frame.weight[:, :, causal_mask(7, "A") == 0] = 1e6
         for block in model.decoder.blocks:
-            block.spatial.weight[:, :, raster_mask(3, "B") == 0] = 1e6
+            block.spatial.weight[:, :, causal_mask(3, "B") == 0] = 1e6
         assert torch.equal(model.teacher_forced(context, target).logits, before)
 
 

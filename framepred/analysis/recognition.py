@@ -22,12 +22,12 @@ SIGMAS = tuple(k / 5 for k in range(1, 41))  # blurs that a control tries: 0.2 t
 class GlyphClassifier(nn.Module):
     """Three convolutions and a linear layer over digits and letters. Made by `train_glyph_classifier`.
 
-    `classes` are the characters, the digits first; `n_digits` is how many of them are digits.
+    `classes` are the characters, the digits first; `n_digit_classes` is how many of them are digits.
     """
 
-    def __init__(self, classes: tuple[str, ...], n_digits: int):
+    def __init__(self, classes: tuple[str, ...], n_digit_classes: int):
         super().__init__()
-        self.classes, self.n_digits = classes, n_digits
+        self.classes, self.n_digit_classes = classes, n_digit_classes
         self.features = nn.Sequential(
             nn.Conv2d(1, 16, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
             nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
@@ -52,7 +52,7 @@ class GlyphClassifier(nn.Module):
 
     def p_digit(self, windows: Float[Tensor, "N 28 28"] | UInt8[Tensor, "N 28 28"]) -> Float[Tensor, " N"]:
         """The probability that a window shows a digit, no matter which. Half of the training glyphs were digits."""
-        return self(windows)[:, : self.n_digits].sum(1)
+        return self(windows)[:, : self.n_digit_classes].sum(1)
 
 
 def cut_windows(

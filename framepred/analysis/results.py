@@ -147,21 +147,21 @@ def history(run: str, kept: bool = False) -> pd.DataFrame:
     return pd.concat([before, own], ignore_index=True)
 
 
-def times_shown(run: str, n_digits: int) -> np.ndarray:
-    """How often the weights of a published run were shown each training digit, (n_digits,), those of its parents included.
+def times_shown(run: str, n_glyphs: int) -> np.ndarray:
+    """How often the weights of a published run were shown each training digit, (n_glyphs,), those of its parents included.
 
     Within a run every digit is shown once before any is shown again. A run that started from another's weights has a seed
     and so an order of its own, and meets some digits that its parent has met.
 
     Args:
-        n_digits: in the training split, such as 55,000 of MNIST.
+        n_glyphs: in the training split, such as 55,000 of MNIST.
     """
     record = run_record(run)
     clips = int(_until_kept(load_history(run_folder(run)), record)["clips"].iloc[-1])
-    passes, begun = divmod(clips * record["clips"]["n_digits"], n_digits)
-    times = np.full(n_digits, passes)
-    times[shuffled(n_digits, record["training"]["seed"], passes)[:begun]] += 1
-    return times + times_shown(record["parent"], n_digits) if record["parent"] in published_runs() else times
+    passes, begun = divmod(clips * record["clips"]["n_digits"], n_glyphs)
+    times = np.full(n_glyphs, passes)
+    times[shuffled(n_glyphs, record["training"]["seed"], passes)[:begun]] += 1
+    return times + times_shown(record["parent"], n_glyphs) if record["parent"] in published_runs() else times
 
 
 def repeats(run: str) -> list[str]:

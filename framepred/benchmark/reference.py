@@ -20,7 +20,7 @@ from framepred.digits import GLYPH_SIZE
 from framepred.metrics import cross_entropy
 from framepred.models import ConvLSTM, FramePredictor, SpatioTemporal, VideoPixelNetwork
 from framepred.models.layers.convlstm_cell import ConvLSTMCell, State
-from framepred.models.layers.masked import MaskedConv2d, raster_mask
+from framepred.models.layers.masked import MaskedConv2d, causal_mask
 from framepred.models.layers.warp import flow_smoothness, warp
 from framepred.models.sampling import Rule
 from framepred.models.vpn import Decoder
@@ -60,7 +60,7 @@ class PlainMaskedConv2d(nn.Module):
     def __init__(self, conv: MaskedConv2d):
         super().__init__()
         self.weight, self.bias, self.dilation = conv.weight, conv.bias, conv.dilation
-        self.register_buffer("mask", raster_mask(conv.kernel_size, conv.kind))
+        self.register_buffer("mask", causal_mask(conv.kernel_size, conv.kind))
 
     def forward(self, x: Float[Tensor, "B I H W"]) -> Float[Tensor, "B O H W"]:
         padding = self.dilation * (self.mask.shape[0] // 2)

@@ -11,17 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from framepred.exercises.checking import Case, Exercise, Mistake, WrongAnswer
-from framepred.models.layers.masked import MaskedConv2d, raster_mask
+from framepred.models.layers.masked import MaskedConv2d, causal_mask
 
 
 def _rows_only(kernel_size: int, kind: str) -> Tensor:
-    mask = raster_mask(kernel_size, kind)
+    mask = causal_mask(kernel_size, kind)
     mask[kernel_size // 2, : kernel_size // 2] = 0
     return mask
 
 
 def _whole_row(kernel_size: int, kind: str) -> Tensor:
-    mask = raster_mask(kernel_size, kind)
+    mask = causal_mask(kernel_size, kind)
     mask[kernel_size // 2, kernel_size // 2 + 1 :] = 1
     return mask
 
@@ -31,27 +31,27 @@ MASK = Exercise(
     "The mask",
     "sec-vpn",
     'mask(kernel_size, kind), with an odd size K and kind "A" or "B"; returns (K, K) of zeros and ones',
-    raster_mask,
+    causal_mask,
     lambda seed: [Case(f"a kernel of {k}×{k} and mask {kind}", (k, kind)) for k in (3, 5, 7) for kind in "AB"],
     (
         Mistake(
             "A and B have changed places: A is for the first layer, which must not see the pixel itself; B keeps the centre.",
-            lambda k, kind: raster_mask(k, "BA"["AB".index(kind)]),
+            lambda k, kind: causal_mask(k, "BA"["AB".index(kind)]),
         ),
         Mistake(
             "mask A lets the centre through. The first layer would then see the very pixel that it has to predict.",
-            lambda k, kind: raster_mask(k, "B"),
+            lambda k, kind: causal_mask(k, "B"),
         ),
         Mistake(
             "mask B leaves the centre out. From the second layer on, the centre holds features of the pixels before, and is allowed.",
-            lambda k, kind: raster_mask(k, "A"),
+            lambda k, kind: causal_mask(k, "A"),
         ),
         Mistake(
-            "zeros and ones are exchanged: 1 is for a tap that may be used.", lambda k, kind: 1 - raster_mask(k, kind)
+            "zeros and ones are exchanged: 1 is for a tap that may be used.", lambda k, kind: 1 - causal_mask(k, kind)
         ),
         Mistake(
             "the mask goes column by column. Raster order goes row by row: all rows above, then what lies left.",
-            lambda k, kind: raster_mask(k, kind).T,
+            lambda k, kind: causal_mask(k, kind).T,
         ),
         Mistake(
             "the taps left of the centre, in its own row, are missing. These pixels come before it, too.", _rows_only
@@ -61,7 +61,7 @@ MASK = Exercise(
         ),
         Mistake(
             "the mask keeps the future: the rows below and the taps to the right.",
-            lambda k, kind: raster_mask(k, kind).flip(0, 1),
+            lambda k, kind: causal_mask(k, kind).flip(0, 1),
         ),
     ),
 )

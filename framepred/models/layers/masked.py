@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-def raster_mask(kernel_size: int, kind: str) -> Float[Tensor, "K K"]:
+def causal_mask(kernel_size: int, kind: str) -> Float[Tensor, "K K"]:
     """Mask A or B of van den Oord et al. 2016 (T Eq. 3.11 and 3.12): 1 for a tap that may be used.
 
     Both keep the rows above the centre and the taps to its left. Mask B keeps the centre too: from the second layer on,
@@ -42,7 +42,7 @@ class MaskedConv2d(nn.Module):
         self.weight, self.bias = plain.weight, plain.bias
         self.kind, self.kernel_size, self.dilation = mask, kernel_size, dilation
         self.rows = kernel_size // 2 + 1  # of the kernel that are computed with
-        self.register_buffer("mask", raster_mask(kernel_size, mask)[: self.rows], persistent=False)
+        self.register_buffer("mask", causal_mask(kernel_size, mask)[: self.rows], persistent=False)
 
     def extra_repr(self) -> str:
         C_out, C_in, K, _ = self.weight.shape
