@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import get_args
 
 import torch
 
-from framepred.config import COMPILE
+from framepred.config import CompileMode
 from framepred.models.base import FramePredictor
 from framepred.models.layers.convlstm_cell import ConvLSTMCell
 from framepred.models.layers.masked import ResidualBlock
@@ -29,8 +30,9 @@ def compiled(model: FramePredictor, how: bool | str = False) -> Iterator[Callabl
     Raises:
         ValueError: for anything else.
     """
-    if how not in COMPILE:
-        raise ValueError(f"compile is {how!r}; expected one of {', '.join(map(str, COMPILE))}")
+    known = (False, True, *get_args(CompileMode))
+    if how not in known:
+        raise ValueError(f"compile is {how!r}; expected one of {', '.join(map(str, known))}")
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:

@@ -1,46 +1,33 @@
-"""What a training is asked to do: its configuration, its learning rates, its precision."""
+"""What a training is asked to do."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from framepred.precision import PRECISIONS
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
-# The probability that a true frame is fed back, at share t of the part of the run that `teacher_forcing` gives.
-FEEDBACKS = {
-    "teacher-forcing": lambda t: 1.0,  # all of the run
-    "free-running": lambda t: 1.0,  # and 0 after that part
-    "scheduled-sampling": lambda t: 1 - t,
-    "scheduled-sampling-sigmoid": lambda t: 1 / (1 + math.exp(12 * (t - 0.5))),
-}
-LOSSES = ("horizon", "all")
-KEEP = ("best", "last")
-COMPILE = (False, True, "default", "reduce-overhead", "max-autotune", "parts")
-OPTIMIZERS = ("adam", "rmsprop", "muon")
-DECAY = 0.6  # the share of "warmup-stable-decay" after which the rate falls
-SCHEDULES = {
-    "one-cycle": lambda t: t / 0.1 if t < 0.1 else 0.5 + 0.5 * math.cos(math.pi * (t - 0.1) / 0.9),
-    "cosine": lambda t: 0.5 + 0.5 * math.cos(math.pi * t),
-    "decay": lambda t: 0.01**t,
-    "warmup-stable-decay": lambda t: min(1.0, t / 0.05, (1 - t) / (1 - DECAY)),
-    "constant": lambda t: 1.0,
-}
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Schedule = Literal["one-cycle", "cosine", "decay", "warmup-stable-decay", "constant"]
+Feedback = Literal["free-running", "teacher-forcing", "scheduled-sampling", "scheduled-sampling-sigmoid"]
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "parts"]
+
 # What may change when a run is resumed: how long it takes, how it is watched, and how its numbers are computed.
 MAY_CHANGE = (
     "steps", "minutes", "checkpoint_minutes", "log_every", "patience", "accumulate", "precision", "compile", "channels_last",
 )  # fmt: skip
 
-
 # A network without a one-step form cannot be taught so: RECIPE is for those that have one.
 RECIPE = {"optimizer": "muon", "teacher_forcing": 0.4, "loss_on": "all", "batch_size": 8, "ema": 0.99}
 
 
-@dataclass(frozen=True)
+# Strict: "10" is no number of steps, and True is not 1.
+@dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class TrainConfig:
-    """How a network is trained. Every field is checked when a config is made.
+    """How a network is trained. Every field is checked when a config is made, by pydantic, whose
+    ValidationError is a ValueError.
 
     steps: optimiser steps in all, those of earlier sessions included. Schedules other than "constant", and
         `teacher_forcing`, stretch over them: a run resumed with more steps goes on as the longer run would from there.
@@ -79,31 +66,31 @@ class TrainConfig:
     checkpoint_minutes: between two checkpoints; 0 for one after each step.
     """
 
-    steps: int = 1000
-    batch_size: int = 16
-    accumulate: int = 1
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
-    muon_learning_rate: float = 0.02
-    schedule: str = "one-cycle"
-    clip_norm: float = 1.0
-    ema: float = 0.0
-    context: int = 10
-    horizon: int = 10
-    feedback: str = "free-running"
-    teacher_forcing: float | int = 0
-    loss_on: str = "horizon"
-    seed: int = 0
-    precision: str = "auto"
-    compile: bool | str = False
+    steps: Count = 1000
+    batch_size: Count = 16
+    accumulate: Count = 1
+    optimizer: Literal["adam", "rmsprop", "muon"] = "adam"
+    learning_rate: Positive = 1e-3
+    muon_learning_rate: Positive = 0.02
+    schedule: Schedule = "one-cycle"
+    clip_norm: Positive = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    context: Count = 10
+    horizon: Count = 10
+    feedback: Feedback = "free-running"
+    teacher_forcing: Annotated[float, Field(ge=0, le=1)] = 0.0
+    loss_on: Literal["horizon", "all"] = "horizon"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    compile: bool | CompileMode = False
     channels_last: bool = False
-    validate_every: int = 500
-    validation_clips: int = 500
-    keep: str = "best"
-    patience: int = 0
-    log_every: int = 10
-    minutes: float | int | None = None  # both named, because the tests enforce annotations to the letter
-    checkpoint_minutes: float | int = 5
+    validate_every: Count = 500
+    validation_clips: Count = 500
+    keep: Literal["best", "last"] = "best"
+    patience: Annotated[int, Field(ge=0)] = 0
+    log_every: Count = 10
+    minutes: Positive | None = None
+    checkpoint_minutes: NotNegative = 5.0
 
     @classmethod
     def recipe(cls, **changes: Any) -> TrainConfig:
@@ -117,48 +104,10 @@ class TrainConfig:
         return cls(**{**RECIPE, **changes})
 
     def __post_init__(self):
-        counts = "steps batch_size accumulate context horizon validate_every validation_clips log_every"
-        for name, least in {**dict.fromkeys(counts.split(), 1), "patience": 0, "seed": 0}.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
-        numbers = "learning_rate muon_learning_rate clip_norm ema teacher_forcing checkpoint_minutes minutes"
-        for name in numbers.split():
-            value = getattr(self, name)
-            if name == "minutes" and value is None:
-                continue
-            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < math.inf:
-                raise ValueError(f"{name} is {value!r}; expected a number of at least 0")
-            if value == 0 and name not in ("ema", "teacher_forcing", "checkpoint_minutes"):
-                raise ValueError(f"{name} is 0; expected a positive number")
-            if isinstance(value, float):  # NumPy's float64 is one, and a checkpoint cannot hold it
-                object.__setattr__(self, name, float(value))
-        if not isinstance(self.channels_last, bool):
-            raise ValueError(f"channels_last is {self.channels_last!r}; expected True or False")
-        if isinstance(self.compile, int) and not isinstance(self.compile, bool):
-            raise ValueError(f"compile is {self.compile!r}; expected True, False or a name")
-        known_names: dict[str, Collection[str | bool]] = {
-            "compile": COMPILE,
-            "optimizer": OPTIMIZERS,
-            "schedule": SCHEDULES,
-            "precision": PRECISIONS,
-            "feedback": FEEDBACKS,
-            "loss_on": LOSSES,
-            "keep": KEEP,
-        }
-        for name, known in known_names.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; known: {', '.join(map(str, known))}")
-        if self.ema >= 1:
-            raise ValueError(f"ema is {self.ema}; expected a decay below 1, such as 0.999")
-        if self.teacher_forcing > 1:
-            raise ValueError(f"teacher_forcing is {self.teacher_forcing}; expected a share of the steps, 0 to 1")
         if self.feedback.startswith("scheduled") and not self.teacher_forcing:
             raise ValueError(
                 f"feedback is {self.feedback!r} but teacher_forcing 0; expected the share of the steps it takes"
             )
-        if self.seed >= 2**63:
-            raise ValueError(f"seed is {self.seed}; expected 0 to 2**63 - 1")
         if self.accumulate > 1 and self.compile in ("reduce-overhead", "max-autotune"):
             raise ValueError(
                 f"compile={self.compile!r} works with CUDA graphs, which overwrite the gradients of the part before; "
@@ -168,21 +117,3 @@ class TrainConfig:
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be cut into {self.accumulate} equal parts (accumulate)"
             )
-
-
-def rate_share(config: TrainConfig, step: int) -> float:
-    """The share of the largest learning rate at a step, counted from 0: at the middle of it, so that none is zero."""
-    return SCHEDULES[config.schedule]((step + 0.5) / config.steps)
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """The learning rate of Adam or RMSProp at a step, counted from 0."""
-    return config.learning_rate * rate_share(config, step)
-
-
-def truth_probability(config: TrainConfig, step: int) -> float:
-    """The probability that a true frame is fed back at a step, counted from 0, and not the network's own."""
-    if config.feedback == "teacher-forcing":
-        return 1.0
-    taught = config.teacher_forcing * config.steps
-    return FEEDBACKS[config.feedback](step / taught) if step < taught else 0.0

@@ -115,7 +115,7 @@ def training(
     model = build(network, preset)
     cost = training_cost(model, context, horizon, clips.frame_size)
     how: bool | str = False if way in ("plain", "eager") else way
-    config = TrainConfig(batch_size=batch_size, compile=how, context=context, horizon=horizon)
+    config = TrainConfig(batch_size=batch_size, compile=how, context=context, horizon=horizon)  # type: ignore[arg-type]
     trained: nn.Module = (plain(model) if way == "plain" else model).to(device)
     if channels_last:
         trained = trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -26,16 +26,7 @@ from tqdm import tqdm
 
 from framepred.checkpoints import list_checkpoints, load_checkpoint, rewind, save_checkpoint, save_stable, signals_noted
 from framepred.compiled import compiled
-from framepred.config import (
-    DECAY,
-    MAY_CHANGE,
-    OPTIMIZERS,
-    SCHEDULES,
-    TrainConfig,
-    learning_rate,
-    rate_share,
-    truth_probability,
-)
+from framepred.config import MAY_CHANGE, TrainConfig
 from framepred.data.moving import MovingDigits
 from framepred.data.streams import to_device, uniform
 from framepred.metrics import cross_entropy
@@ -46,12 +37,13 @@ from framepred.runs import load_history, read_record
 from framepred.runs.folder import claim, held, save_run, sweep
 from framepred.runs.loading import load_weights, weights_of
 from framepred.runs.record import describe, provenance
+from framepred.schedule import DECAY, SCHEDULES, learning_rate, rate_share, truth_probability
 
 if TYPE_CHECKING:
     import pandas
     from accelerate import PartialState
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "TrainConfig", "autocast", "learning_rate", "train", "truth_probability"]
+__all__ = ["SCHEDULES", "TrainConfig", "autocast", "learning_rate", "train", "truth_probability"]
 
 VALIDATION_SEED = 20_150_613  # the day on which the ConvLSTM was put on arXiv; all runs are validated on the same clips
 FEEDBACK_STREAM = 2**62  # of a seed's random numbers: far from those that make the clips

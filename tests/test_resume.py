@@ -20,13 +20,13 @@ from torch import nn
 import framepred
 from framepred import checkpoints, runs, training
 from framepred.checkpoints import list_checkpoints
-from framepred.config import rate_share
 from framepred.data.moving import MovingDigits
 from framepred.digits import load_digits
 from framepred.evaluation import applicable
 from framepred.models import Forecast, FramePredictor, build
 from framepred.optimisers import make_optimizers
 from framepred.runs import folder as folders, record as records
+from framepred.schedule import rate_share
 from framepred.training import TrainConfig, learning_rate, train
 
 SHAPE = {"n_digits": 1, "n_frames": 5, "frame_size": 32}
