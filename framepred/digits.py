@@ -6,34 +6,30 @@ import gzip
 import hashlib
 import io
 import os
-import socket
-import tempfile
-import threading
 import time
 import warnings
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from framepred import download
+from framepred.download import check_digest as check_digest  # framepred.moving takes it from here
+
 SPLITS = ("train", "validation", "test")
 GLYPH_SIZE = 28
 OFFLINE_SECONDS = 900  # how long "auto" remembers that no mirror answered
-PROBE_SECONDS = 3.0
 
 
 @dataclass(frozen=True, eq=False)
 class Digits:
-    """A set of glyphs, grey on black.
-
-    `classes[label]` is the character that a label stands for.
-    """
+    """A set of glyphs, grey on black; `classes[label]` is the character that a label stands for."""
 
     images: UInt8[Tensor, "N 28 28"]
     labels: Int64[Tensor, " N"]
@@ -71,6 +67,7 @@ def load_digits(source: str = "auto", split: str = "train", root: str | os.PathL
     Raises:
         ValueError: for an unknown name, or a file whose digest is wrong (the file is left as it is).
         ConnectionError: if a file is missing and no mirror answers.
+        PermissionError: if a file is missing and the cache takes none.
     """
     if source != "auto" and source not in _SOURCES:
         raise ValueError(f"unknown digit source {source!r}; known: {', '.join([*_SOURCES, 'auto'])}")
@@ -85,13 +82,45 @@ def load_digits(source: str = "auto", split: str = "train", root: str | os.PathL
     return _SOURCES[source](split, root)
 
 
+def _choose(root) -> str:
+    """What "auto" stands for: decided once, and remembered for a while so that each page of a book needn't wait."""
+    if all(_MNIST_FILES.here(name, root) for name in _MNIST_FILES.digests):
+        return "mnist"
+    marker = download.cache_folder() / "mnist-is-out-of-reach"
+    with suppress(OSError):  # no such marker
+        if time.time() - marker.stat().st_mtime < OFFLINE_SECONDS:
+            return "uci"
+    try:
+        for name in _MNIST_FILES.digests:
+            _MNIST_FILES.find(name, root)
+    except OSError as error:  # no network, or no folder to download to
+        warnings.warn(f"MNIST cannot be had here, so the UCI digits take its place. ({error})", stacklevel=3)
+        with suppress(OSError):  # without a cache folder the next call decides anew
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+        return "uci"
+    return "mnist"
+
+
 # --- the sources -----------------------------------------------------------------------------------------------------
+
+
+_MNIST_FILES = download.Files(
+    {
+        "train-images-idx3-ubyte.gz": "md5:f68b3c2dcbeaaa9fbdd348bbdeb94873",
+        "train-labels-idx1-ubyte.gz": "md5:d53e105ee54ea40749a09fcbcd1e9432",
+        "t10k-images-idx3-ubyte.gz": "md5:9fb629c4189551a2d022fa330f9573f3",
+        "t10k-labels-idx1-ubyte.gz": "md5:ec29112dd5afa0611ce80d1b7f02629c",
+    },
+    folders=("MNIST/raw",),
+    mirrors=("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+)
 
 
 def _mnist(split: str, root) -> Digits:
     part = "t10k" if split == "test" else "train"
-    images = _read_idx(_find(_MNIST_FILES[f"{part}-images-idx3-ubyte.gz"], root))
-    labels = _read_idx(_find(_MNIST_FILES[f"{part}-labels-idx1-ubyte.gz"], root))
+    images = _read_idx(_MNIST_FILES.find(f"{part}-images-idx3-ubyte.gz", root))
+    labels = _read_idx(_MNIST_FILES.find(f"{part}-labels-idx1-ubyte.gz", root))
     keep = {"train": slice(None, -5_000), "validation": slice(-5_000, None), "test": slice(None)}[split]
     return _digits(
         images[keep], labels[keep], "mnist", split, tuple("0123456789"),
@@ -99,10 +128,23 @@ def _mnist(split: str, root) -> Digits:
     )  # fmt: skip
 
 
+_EMNIST_FILES = download.Files(
+    {
+        "emnist-letters-train-images-idx3-ubyte.gz": "sha256:6288f418a917e007bf5fddb823a2dc7a5c6a35031401b93292a539cb12bd881f",
+        "emnist-letters-train-labels-idx1-ubyte.gz": "sha256:9759af91ea6bccdf07a6040fd085861f2ec88e37f7c3f5760f6feb57106fbe5c",
+        "emnist-letters-test-images-idx3-ubyte.gz": "sha256:50f0e93d75b99b463e9760b8345866f22587fa2c2fba472730a5ba09c693412d",
+        "emnist-letters-test-labels-idx1-ubyte.gz": "sha256:924955c31fe7fd809b7303b5c0141282955f4b8390c74cdfd5d80435e0f4b4cb",
+    },
+    folders=("EMNIST/raw", "EMNIST/raw/gzip", "EMNIST/gzip", "EMNIST"),
+    mirrors=("https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip", "https://itl.nist.gov/iaui/vip/cs_links/EMNIST/gzip.zip"),
+    archive=("emnist-gzip.zip", "md5:58c8d27c78d21e728a6bc7b3cc06412e"),
+)  # fmt: skip
+
+
 def _emnist_letters(split: str, root) -> Digits:
     part = "test" if split == "test" else "train"
-    images = _read_idx(_find(_EMNIST_FILES[f"emnist-letters-{part}-images-idx3-ubyte.gz"], root))
-    labels = _read_idx(_find(_EMNIST_FILES[f"emnist-letters-{part}-labels-idx1-ubyte.gz"], root))
+    images = _read_idx(_EMNIST_FILES.find(f"emnist-letters-{part}-images-idx3-ubyte.gz", root))
+    labels = _read_idx(_EMNIST_FILES.find(f"emnist-letters-{part}-labels-idx1-ubyte.gz", root))
     images = images.transpose(0, 2, 1)  # EMNIST stores its images transposed relative to MNIST
     keep = {"train": slice(None, -20_800), "validation": slice(-20_800, None), "test": slice(None)}[split]
     return _digits(
@@ -112,11 +154,18 @@ def _emnist_letters(split: str, root) -> Digits:
     )  # fmt: skip
 
 
+_OMNIGLOT_FILES = download.Files(
+    {"images_background_small1.zip": "md5:e704a628b5459e08445c13499850abc4"},
+    folders=("Omniglot", "omniglot-py"),
+    mirrors=("https://raw.githubusercontent.com/brendenlake/omniglot/master/python/", "https://github.com/brendenlake/omniglot/raw/master/python/"),
+)  # fmt: skip
+
+
 def _omniglot_latin(split: str, root) -> Digits:
     # Both small archives hold the same 26 letters by the same 20 drawers. Splits are by drawer, so that no hand
     # is in two of them; the test part is the largest because the networks train on digits only.
     drawers = {"train": range(1, 9), "validation": range(9, 11), "test": range(11, 21)}[split]
-    path = _find(_OMNIGLOT_FILES["images_background_small1.zip"], root)
+    path = _OMNIGLOT_FILES.find("images_background_small1.zip", root)
     images, labels = [], []
     with zipfile.ZipFile(path) as archive:
         for name in sorted(n for n in archive.namelist() if "/Latin/character" in n and n.endswith(".png")):
@@ -149,11 +198,8 @@ def _uci(split: str, root) -> Digits:
 
 
 _SOURCES: dict[str, Callable[..., Digits]] = {
-    "mnist": _mnist,
-    "emnist-letters": _emnist_letters,
-    "omniglot-latin": _omniglot_latin,
-    "uci": _uci,
-}
+    "mnist": _mnist, "emnist-letters": _emnist_letters, "omniglot-latin": _omniglot_latin, "uci": _uci,
+}  # fmt: skip
 _LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
@@ -178,15 +224,14 @@ def _read_idx(path: Path) -> np.ndarray:
 def _drawing_to_glyph(png: bytes) -> UInt8[np.ndarray, "28 28"]:
     """A 105×105 pen drawing, black on white, as a glyph like MNIST's: thick, grey-rimmed, its longer side 20 px."""
     from PIL import Image
-    from scipy.ndimage import binary_dilation
+    from scipy.ndimage import binary_dilation, find_objects
 
     ink = ~np.asarray(Image.open(io.BytesIO(png)).convert("L")).astype(bool)
     side = max(np.ptp(axis) + 1 for axis in np.nonzero(ink))
     radius = side / 20  # one pixel of the glyph on either side of the pen's line
     y, x = np.mgrid[-int(radius) - 1 : int(radius) + 2, -int(radius) - 1 : int(radius) + 2]
     ink = binary_dilation(np.pad(ink, int(radius) + 1), x**2 + y**2 <= radius**2)
-    rows, columns = (np.nonzero(ink.any(axis))[0] for axis in (1, 0))
-    ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    ink = ink[find_objects(ink.astype(int))[0]]
     scale = 20 / max(ink.shape)
     height, width = (max(1, round(n * scale)) for n in ink.shape)
     small = Image.fromarray(ink.astype(np.uint8) * 255).resize((width, height), Image.Resampling.BOX)
@@ -201,177 +246,3 @@ def _cubic_matrix(n_in: int, n_out: int) -> np.ndarray:
     centres = (np.arange(n_out) + 0.5) * n_in / n_out - 0.5
     d = np.abs(centres[:, None] - np.arange(n_in))
     return np.where(d < 1, 1.5 * d**3 - 2.5 * d**2 + 1, np.where(d < 2, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2, 0.0))
-
-
-# --- from name to file -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _File:
-    name: str
-    digest: str  # "md5:…" or "sha256:…"
-    folders: tuple[str, ...]  # where it may lie below a root
-    urls: tuple[str, ...]
-    archive_md5: str | None = None  # set where the URLs point to a zip that holds the file
-
-
-_MNIST_FILES = {
-    name: _File(
-        name, f"md5:{md5}", ("MNIST/raw",),
-        tuple(f"https://{host}/{name}" for host in ("ossci-datasets.s3.amazonaws.com/mnist", "storage.googleapis.com/cvdf-datasets/mnist")),
-    )
-    for name, md5 in {
-        "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-        "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-        "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
-    }.items()
-}  # fmt: skip
-
-_EMNIST_FILES = {
-    name: _File(
-        name, f"sha256:{sha256}", ("EMNIST/raw", "EMNIST/raw/gzip", "EMNIST/gzip", "EMNIST"),
-        ("https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip", "https://itl.nist.gov/iaui/vip/cs_links/EMNIST/gzip.zip"),
-        archive_md5="58c8d27c78d21e728a6bc7b3cc06412e",
-    )
-    for name, sha256 in {
-        "emnist-letters-train-images-idx3-ubyte.gz": "6288f418a917e007bf5fddb823a2dc7a5c6a35031401b93292a539cb12bd881f",
-        "emnist-letters-train-labels-idx1-ubyte.gz": "9759af91ea6bccdf07a6040fd085861f2ec88e37f7c3f5760f6feb57106fbe5c",
-        "emnist-letters-test-images-idx3-ubyte.gz": "50f0e93d75b99b463e9760b8345866f22587fa2c2fba472730a5ba09c693412d",
-        "emnist-letters-test-labels-idx1-ubyte.gz": "924955c31fe7fd809b7303b5c0141282955f4b8390c74cdfd5d80435e0f4b4cb",
-    }.items()
-}  # fmt: skip
-
-_OMNIGLOT_FILES = {
-    name: _File(
-        name, f"md5:{md5}", ("Omniglot", "omniglot-py"),
-        tuple(f"https://{host}/python/{name}" for host in ("raw.githubusercontent.com/brendenlake/omniglot/master", "github.com/brendenlake/omniglot/raw/master")),
-    )
-    for name, md5 in {"images_background_small1.zip": "e704a628b5459e08445c13499850abc4"}.items()
-}  # fmt: skip
-
-
-def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """The hexadecimal digest of a file's bytes, read in blocks."""
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, algorithm).hexdigest()
-
-
-def check_digest(path: Path, expected: str) -> None:
-    """Raise ValueError unless the file has the digest "algorithm:hex"."""
-    algorithm, value = expected.split(":")
-    found = file_digest(path, algorithm)
-    if found != value:
-        raise ValueError(
-            f"{path} is damaged or altered: its {algorithm} is {found}, expected {value}. The file was left as it is; "
-            "move it away and it will be looked for elsewhere or downloaded again."
-        )
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept."""
-    import pooch
-
-    return Path(pooch.os_cache("framepred"))
-
-
-def _lookup(file: _File, root) -> Path | None:
-    roots = [Path(r) for r in (root, os.environ.get("FRAMEPRED_DATA")) if r] + [cache_folder()]
-    candidates = (r / folder / file.name for r in roots for folder in ("", *file.folders))
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _find(file: _File, root) -> Path:
-    path = _lookup(file, root)
-    if path is None:
-        path = _download(file)
-    check_digest(path, file.digest)
-    return path
-
-
-def _download(file: _File) -> Path:
-    import pooch
-
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise PermissionError(
-            f"cannot write to {folder}, where {file.name} would be kept; set FRAMEPRED_DATA to a folder that holds it"
-        ) from error
-    url = _first_reachable(file.urls)
-    advice = f"Set FRAMEPRED_DATA to a folder that holds {file.name}, or use load_digits('uci'), which needs no file."
-    if url is None:
-        raise ConnectionError(
-            f"{file.name} is not on this machine and no mirror answered ({', '.join(file.urls)}). {advice}"
-        )
-    errors = []
-    for mirror in sorted(file.urls, key=lambda u: u != url):
-        try:
-            if file.archive_md5 is None:
-                return Path(pooch.retrieve(mirror, file.digest, file.name, folder, progressbar=True))
-            unzip = pooch.Unzip(members=[f"gzip/{file.name}"])
-            members = pooch.retrieve(
-                mirror, f"md5:{file.archive_md5}", "emnist-gzip.zip", folder, processor=unzip, progressbar=True
-            )
-            path = folder / file.name
-            os.replace(members[0], path)
-            return path
-        except Exception as error:  # noqa: BLE001  a mirror may fail in any way; the next one is tried
-            errors.append(f"{mirror}: {error}")
-    raise ConnectionError(f"could not download {file.name}: {'; '.join(errors)}. {advice}")
-
-
-def _first_reachable(urls: tuple[str, ...]) -> str | None:
-    """The first mirror that accepts a connection within a few seconds, all tried at once.
-
-    A name look-up can hang for minutes on a machine without a network, so each try runs in a thread that is left
-    behind when time is up. Behind a proxy no direct connection is possible: there the download itself decides.
-    """
-    if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
-        return urls[0]
-    answered: list[str] = []
-    finished = threading.Semaphore(0)
-
-    def connect(url: str) -> None:
-        try:
-            socket.create_connection((urlsplit(url).hostname, 443), timeout=PROBE_SECONDS).close()
-            answered.append(url)
-        except OSError:
-            pass
-        finished.release()
-
-    for url in urls:
-        threading.Thread(target=connect, args=(url,), daemon=True).start()
-    deadline = time.monotonic() + PROBE_SECONDS
-    for _ in urls:
-        finished.acquire(timeout=max(0.0, deadline - time.monotonic()))
-        if answered:
-            break
-    return answered[0] if answered else None
-
-
-def _choose(root) -> str:
-    """What "auto" stands for: decided once, and remembered for a while so that each page of a book needn't wait."""
-    if all(_lookup(file, root) for file in _MNIST_FILES.values()):
-        return "mnist"
-    marker = cache_folder() / "mnist-is-out-of-reach"
-    try:
-        recent = time.time() - marker.stat().st_mtime < OFFLINE_SECONDS
-    except OSError:
-        recent = False
-    if recent:
-        return "uci"
-    try:
-        for file in _MNIST_FILES.values():
-            _find(file, root)
-        return "mnist"
-    except OSError as error:  # no network, or no folder to download to
-        warnings.warn(f"MNIST cannot be had here, so the UCI digits take its place. ({error})", stacklevel=3)
-        try:
-            marker.parent.mkdir(parents=True, exist_ok=True)
-            marker.touch()
-        except OSError:
-            pass  # without a cache folder the next call decides anew
-        return "uci"

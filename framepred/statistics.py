@@ -1,4 +1,4 @@
-"""What errors say: intervals, comparisons, ranks, distributions, and what makes a clip hard. Thin over SciPy.
+"""What errors say: intervals, comparisons, ranks, distributions, what makes a clip hard. Thin over SciPy and statsmodels.
 
 Errors are arrays (clips, frames), such as `Scores.nats`, or one number a clip. Where a number a clip is needed, frames
 are averaged first, as the thesis does; for one frame pass its column, `scores.nats[:, 9]`. The clip is the unit of
@@ -58,8 +58,9 @@ class Comparison:
 class Box:
     """What a box plot shows of one sample.
 
-    Whiskers end at the last value within 1.5 times the interquartile range of the box (Tukey); values beyond are
-    outliers. Skewness is the third standardised moment: 0 for a symmetric sample, positive for a long upper tail.
+    Whiskers end at the last value within 1.5 times the interquartile range of the box (Tukey), or at the box where no
+    such value lies beyond it; values further out are outliers. Skewness is the third standardised moment: 0 for a
+    symmetric sample, positive for a long upper tail.
     """
 
     mean: float
@@ -158,9 +159,10 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, confidence: float = 0.
         raise ValueError(f"{len(a)} clips are too few for a rank correlation and its interval; expected at least 10")
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         raise ValueError("all errors of a network are equal, so its clips have no order to correlate")
-    codes = tuple(np.unique(errors, return_inverse=True)[1] for errors in (a, b))  # same order, same ties
-    low, high = _bootstrap(codes, _spearman, confidence, seed, paired=True)
-    return Estimate(_spearman(*codes), float(low), float(high), confidence)
+    # The errors' places in their order: the same ranks, and whole numbers of 16 bits, which NumPy sorts by their digits.
+    places = tuple(np.unique(e, return_inverse=True)[1].astype(np.min_scalar_type(len(e) - 1)) for e in (a, b))
+    low, high = _bootstrap(places, _spearman, confidence, seed, paired=True)
+    return Estimate(_spearman(*places), float(low), float(high), confidence)
 
 
 def disagreement(first: ArrayLike, second: ArrayLike, k: int = 5) -> Int[np.ndarray, " k"]:
@@ -176,13 +178,13 @@ def disagreement(first: ArrayLike, second: ArrayLike, k: int = 5) -> Int[np.ndar
 
 def box(values: ArrayLike) -> Box:
     """What a box plot (T Figures 4.1–4.3) shows of the per-clip errors, in numbers; quartiles as in NumPy."""
+    from matplotlib.cbook import boxplot_stats
+
     errors = per_clip(values)
-    q1, median, q3 = np.quantile(errors, (0.25, 0.5, 0.75))
-    reach = 1.5 * (q3 - q1)
-    inside = errors[(errors >= q1 - reach) & (errors <= q3 + reach)]
+    (drawn,) = boxplot_stats(errors)
     return Box(
-        float(errors.mean()), float(errors.min()), float(q1), float(median), float(q3), float(errors.max()),
-        float(inside.min()), float(inside.max()), len(errors) - len(inside),
+        float(drawn["mean"]), float(errors.min()), float(drawn["q1"]), float(drawn["med"]), float(drawn["q3"]),
+        float(errors.max()), float(drawn["whislo"]), float(drawn["whishi"]), len(drawn["fliers"]),
         float(stats.skew(errors)) if np.ptp(errors) else 0.0,
     )  # fmt: skip
 
@@ -229,8 +231,11 @@ def regress(features: pd.DataFrame, errors: ArrayLike, confidence: float = 0.95)
     HC3 (MacKinnon and White 1985).
 
     Raises:
-        ValueError: if a feature is constant or follows from the others, so that no coefficient can be its own.
+        ValueError: if a feature is constant or follows from the others, so that no coefficient can be its own; or if one
+            clip alone decides a coefficient, of which HC3 then knows no error.
     """
+    from statsmodels.regression.linear_model import OLS  # a fifth of the time that statsmodels.api takes to import
+
     x, y = _checked(features, "features", dimensions=(2,)), per_clip(errors, "errors")
     n, k = x.shape
     if len(y) != n:
@@ -243,16 +248,20 @@ def regress(features: pd.DataFrame, errors: ArrayLike, confidence: float = 0.95)
     z = np.column_stack([np.ones(n), (x - x.mean(0)) / x.std(0)])
     if np.linalg.matrix_rank(z) <= k:
         raise ValueError(f"one of {', '.join(map(str, features.columns))} follows from the others; drop it")
-    inverse = np.linalg.inv(z.T @ z)
-    beta = inverse @ z.T @ y
-    residual = y - z @ beta
-    leverage = np.einsum("ij,jk,ik->i", z, inverse, z)
-    weighted = z * (residual / np.maximum(1 - leverage, 1e-12))[:, None]
-    error = np.sqrt(np.diag(inverse @ (weighted.T @ weighted) @ inverse))
-    reach = stats.t.ppf((1 + _confidence(confidence)) / 2, n - k - 1) * error
-    table = pd.DataFrame({"nats": beta, "low": beta - reach, "high": beta + reach})[1:].set_axis(features.columns)
-    spread = ((y - y.mean()) ** 2).sum()
-    return Regression(table, float(beta[0]), float(1 - (residual**2).sum() / spread) if spread else 0.0)
+    fit = OLS(y, z).fit()
+    leverage = np.einsum("ij,jk,ik->i", z, fit.normalized_cov_params, z)
+    if leverage.max() > 1 - 1e-9:
+        raise ValueError(
+            f"clip {leverage.argmax()} alone decides a coefficient, which then has no interval; "
+            "drop the feature that sets it apart, or take more clips"
+        )
+    fit = fit.get_robustcov_results("HC3", use_t=True)
+    table = np.column_stack([fit.params, fit.conf_int(1 - _confidence(confidence))])[1:]
+    return Regression(
+        pd.DataFrame(table, features.columns, ["nats", "low", "high"]),
+        float(fit.params[0]),
+        float(fit.rsquared) if np.ptp(y) else 0.0,
+    )
 
 
 # --- inside ----------------------------------------------------------------------------------------------------------
@@ -304,13 +313,8 @@ def _bootstrap(
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Of errors that are small whole numbers, so that ranking each of 2,000 resamples takes counting and no sorting."""
-    ranks = []
-    for codes in (a.astype(np.int64), b.astype(np.int64)):
-        counts = np.bincount(codes)
-        middle = np.cumsum(counts) - (counts - 1) / 2  # the mean rank of equal errors
-        ranks.append(middle[codes] - (len(codes) + 1) / 2)
-    return float(ranks[0] @ ranks[1] / np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1])))
+    (aa, ab), (_, bb) = np.cov(stats.rankdata(a), stats.rankdata(b))  # exact, so that equal orders give 1 and no less
+    return float(ab / np.sqrt(aa * bb))
 
 
 def _overlap(glyphs: Tensor, positions: Tensor, size: int) -> Tensor:

@@ -2,13 +2,14 @@
 
 import os
 import tempfile
+import threading
 
 import hypothesis
 import hypothesis.configuration
 import pytest
 import torch
 
-from framepred import digits as digits_module
+from framepred import digits as digits_module, download
 from framepred.digits import load_digits
 
 # Reproducible, and without a folder of examples beside the tests.
@@ -51,7 +52,7 @@ def uci():
 @pytest.fixture(scope="session")
 def mnist():
     """`mnist(split)` loads MNIST; where its files are not on this machine the test is skipped, nothing is downloaded."""
-    missing = [file.name for file in digits_module._MNIST_FILES.values() if digits_module._lookup(file, None) is None]
+    missing = [name for name in digits_module._MNIST_FILES.digests if digits_module._MNIST_FILES.here(name) is None]
     if missing:
         pytest.skip(f"MNIST is not on this machine (no {missing[0]}); FRAMEPRED_DATA can name its folder")
     return lambda split="test": load_digits("mnist", split)
@@ -63,10 +64,24 @@ def empty_machine(tmp_path, monkeypatch):
     for name in ("FRAMEPRED_DATA", *(n for n in os.environ if n.lower() in ("https_proxy", "http_proxy", "all_proxy"))):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "cache"
-    monkeypatch.setattr(digits_module, "cache_folder", lambda: folder)
+    monkeypatch.setattr(download, "cache_folder", lambda: folder)
 
     def refuse(address, *args, **kwargs):
         raise OSError(101, f"network is unreachable ({address[0]})")
 
-    monkeypatch.setattr(digits_module.socket, "create_connection", refuse)
+    monkeypatch.setattr(download.socket, "create_connection", refuse)
     return folder
+
+
+@pytest.fixture
+def hanging_network(empty_machine, monkeypatch):
+    """A machine on which connecting hangs, as a name look-up can for minutes."""
+    end = threading.Event()
+
+    def hang(*args, **kwargs):
+        end.wait(60)
+        raise OSError("timed out")
+
+    monkeypatch.setattr(download.socket, "create_connection", hang)
+    yield empty_machine
+    end.set()

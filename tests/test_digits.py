@@ -3,11 +3,8 @@
 import dataclasses
 import gzip
 import hashlib
-import http.server
 import io
 import os
-import tempfile
-import threading
 import time
 import warnings
 import zipfile
@@ -19,7 +16,7 @@ import torch
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits as load_uci
 
-from framepred import digits as module
+from framepred import digits as module, download
 from framepred.digits import load_digits
 
 # --- files in the real formats ---------------------------------------------------------------------------------------
@@ -33,15 +30,16 @@ def idx_gz(array):
 
 @pytest.fixture
 def publish(monkeypatch):
-    """`publish(table, {name: content}, …)` makes these the published files; they are written to `folder`, if given."""
+    """`publish("mnist", {name: content}, …)` makes these the published files; they are written to `folder`, if given."""
 
-    def publish(table, contents, folder=None, **fields):
-        for name, content in contents.items():
-            algorithm = table[name].digest.split(":")[0]
-            digest = f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
-            monkeypatch.setitem(table, name, dataclasses.replace(table[name], digest=digest, **fields))
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
+    def publish(source, contents, folder=None, **fields):
+        table = f"_{source.upper()}_FILES"
+        digests = {name: f"sha256:{hashlib.sha256(content).hexdigest()}" for name, content in contents.items()}
+        before = getattr(module, table)
+        monkeypatch.setattr(module, table, dataclasses.replace(before, digests={**before.digests, **digests}, **fields))
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, content in contents.items():
                 (folder / name).write_bytes(content)
 
     return publish
@@ -104,7 +102,7 @@ def test_mnist_is_mnist(mnist):
 
 
 def test_mnist_files_are_found_where_torchvision_puts_them(tmp_path, empty_machine, publish):
-    publish(module._MNIST_FILES, files := mnist_files(), tmp_path / "data" / "MNIST" / "raw")
+    publish("mnist", files := mnist_files(), tmp_path / "data" / "MNIST" / "raw")
     digits = load_digits("mnist", "test", root=tmp_path / "data")
     pixels = gzip.decompress(files["t10k-images-idx3-ubyte.gz"])[16:]
     assert digits.images.numpy().tobytes() == pixels and digits.labels.tolist() == [0, 1, 2]
@@ -117,7 +115,7 @@ def test_validation_is_cut_from_the_end_of_the_training_file(tmp_path, empty_mac
         "train-images-idx3-ubyte.gz": idx_gz(numbered),
         "train-labels-idx1-ubyte.gz": idx_gz(np.arange(5_003) % 10),
     }
-    publish(module._MNIST_FILES, files, tmp_path)
+    publish("mnist", files, tmp_path)
     train, validation = (load_digits("mnist", split, tmp_path) for split in ("train", "validation"))
     assert train.images[:, 0, 0].tolist() == [0, 1, 2] and train.labels.tolist() == [0, 1, 2]
     assert len(validation) == 5_000 and validation.images[0, 0, 0] == 3 and validation.labels[0] == 3
@@ -129,7 +127,7 @@ def test_emnist_letters_stand_upright(tmp_path, empty_machine, publish):
         "emnist-letters-test-images-idx3-ubyte.gz": idx_gz(upright.transpose(0, 2, 1)),  # as NIST stores them
         "emnist-letters-test-labels-idx1-ubyte.gz": idx_gz(np.array([1, 3, 26])),
     }
-    publish(module._EMNIST_FILES, files, tmp_path / "EMNIST" / "raw")
+    publish("emnist", files, tmp_path / "EMNIST" / "raw")
     digits = load_digits("emnist-letters", "test", tmp_path)
     assert (digits.images.numpy() == upright).all()
     assert [digits.classes[k] for k in digits.labels] == ["A", "C", "Z"]
@@ -141,21 +139,21 @@ def test_emnist_letters_splits_have_their_sizes(tmp_path, empty_machine, publish
         "emnist-letters-train-images-idx3-ubyte.gz": idx_gz(np.zeros((n, 28, 28), np.uint8)),
         "emnist-letters-train-labels-idx1-ubyte.gz": idx_gz(np.arange(n) % 26 + 1),
     }
-    publish(module._EMNIST_FILES, files, tmp_path)
+    publish("emnist", files, tmp_path)
     assert len(load_digits("emnist-letters", "train", tmp_path)) == 104_000
     assert len(load_digits("emnist-letters", "validation", tmp_path)) == 20_800
 
 
 @pytest.mark.parametrize(("split", "drawers"), [("train", 8), ("validation", 2), ("test", 10)])
 def test_omniglot_splits_share_no_drawer_and_hold_latin_letters_only(split, drawers, tmp_path, empty_machine, publish):
-    publish(module._OMNIGLOT_FILES, {"images_background_small1.zip": omniglot_zip()}, tmp_path)
+    publish("omniglot", {"images_background_small1.zip": omniglot_zip()}, tmp_path)
     digits = load_digits("omniglot-latin", split, tmp_path)
     assert digits.images.shape == (2 * drawers, 28, 28) and digits.images.dtype == torch.uint8
     assert [digits.classes[k] for k in digits.labels] == ["A"] * drawers + ["Z"] * drawers
 
 
 def test_omniglot_drawing_becomes_a_glyph_like_those_of_mnist(tmp_path, empty_machine, publish):
-    publish(module._OMNIGLOT_FILES, {"images_background_small1.zip": omniglot_zip()}, tmp_path)
+    publish("omniglot", {"images_background_small1.zip": omniglot_zip()}, tmp_path)
     glyph = load_digits("omniglot-latin", "test", tmp_path).images[0].numpy()
     rows, columns = (np.nonzero((glyph > 0).any(axis))[0] for axis in (1, 0))
     assert (rows[0], rows[-1]) == (4, 23)  # the longer side is 20 px, centred in 28
@@ -168,7 +166,7 @@ def test_omniglot_drawing_becomes_a_glyph_like_those_of_mnist(tmp_path, empty_ma
 
 @pytest.mark.parametrize(("split", "n"), [("train", 26 * 8), ("validation", 26 * 2), ("test", 26 * 10)])
 def test_real_omniglot_splits_have_their_sizes(split, n):
-    if module._lookup(module._OMNIGLOT_FILES["images_background_small1.zip"], None) is None:
+    if module._OMNIGLOT_FILES.here("images_background_small1.zip") is None:
         pytest.skip(
             "Omniglot's images_background_small1.zip is not on this machine; FRAMEPRED_DATA can name its folder"
         )
@@ -233,7 +231,7 @@ def test_unknown_names_list_the_known_ones(tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncated", "altered", "empty"])
 def test_damaged_file_is_named_and_left_alone(damage, tmp_path, empty_machine, publish):
-    publish(module._MNIST_FILES, mnist_files(), tmp_path)
+    publish("mnist", mnist_files(), tmp_path)
     path = tmp_path / "t10k-images-idx3-ubyte.gz"
     whole = path.read_bytes()
     bad = {"truncated": whole[:-9], "altered": whole[:100] + bytes([whole[100] ^ 1]) + whole[101:], "empty": b""}[
@@ -247,47 +245,7 @@ def test_damaged_file_is_named_and_left_alone(damage, tmp_path, empty_machine, p
     assert path.read_bytes() == bad
 
 
-def test_root_comes_before_the_variable_and_the_variable_before_the_cache(
-    tmp_path, empty_machine, publish, monkeypatch
-):
-    folders = {name: tmp_path / name for name in ("root", "variable")} | {"cache": empty_machine}
-    publish(module._MNIST_FILES, mnist_files(), folders["root"])
-    name = "t10k-labels-idx1-ubyte.gz"
-    for folder in ("variable", "cache"):
-        folders[folder].mkdir()
-        (folders[folder] / name).write_bytes(b"damaged")
-    monkeypatch.setenv("FRAMEPRED_DATA", str(folders["variable"]))
-    assert len(load_digits("mnist", "test", folders["root"])) == 3
-    (folders["root"] / name).rename(tmp_path / "away")
-    with pytest.raises(ValueError, match="variable"):
-        load_digits("mnist", "test", folders["root"])
-    (folders["variable"] / name).unlink()
-    with pytest.raises(ValueError, match="cache"):
-        load_digits("mnist", "test", folders["root"])
-
-
 # --- no network ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hanging_network(empty_machine, monkeypatch):
-    """A machine on which connecting hangs, as a name look-up can for minutes."""
-    end = threading.Event()
-
-    def hang(*args, **kwargs):
-        end.wait(60)
-        raise OSError("timed out")
-
-    monkeypatch.setattr(module.socket, "create_connection", hang)
-    yield empty_machine
-    end.set()
-
-
-def test_no_network_is_told_within_five_seconds_with_what_to_set(hanging_network):
-    began = time.monotonic()
-    with pytest.raises(ConnectionError, match=r"Set FRAMEPRED_DATA to a folder that holds t10k-images-idx3-ubyte.gz"):
-        load_digits("mnist", "test")
-    assert time.monotonic() - began < 5
 
 
 def test_auto_falls_back_to_uci_and_says_so_once(empty_machine):
@@ -321,142 +279,49 @@ def test_auto_tries_again_after_a_while(empty_machine):
 def test_auto_takes_mnist_where_it_lies(tmp_path, empty_machine, publish):
     with pytest.warns(UserWarning, match="MNIST cannot be had"):
         load_digits("auto")
-    publish(module._MNIST_FILES, mnist_files(), tmp_path / "found")  # it came after that decision
+    publish("mnist", mnist_files(), tmp_path / "found")  # it came after that decision
     assert load_digits("auto", "test", tmp_path / "found").source == "mnist"
 
 
 def test_unwritable_cache_is_told_before_any_download(tmp_path, empty_machine, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setattr(pooch, "retrieve", lambda *args, **kwargs: pytest.fail("tried to download"))
-    monkeypatch.setattr(module, "_first_reachable", lambda urls: pytest.fail("tried to connect"))
-    monkeypatch.setattr(module, "cache_folder", lambda: tmp_path / "file" / "cache")
+    monkeypatch.setattr(download, "first_reachable", lambda urls: pytest.fail("tried to connect"))
+    monkeypatch.setattr(download, "cache_folder", lambda: tmp_path / "file" / "cache")
     with pytest.raises(PermissionError, match=r"cannot write to .*set FRAMEPRED_DATA"):
         load_digits("mnist")
     with pytest.warns(UserWarning, match="cannot write"):
         assert load_digits("auto").source == "uci"
 
 
-def test_cache_that_exists_but_takes_no_file_is_unwritable_too(empty_machine, monkeypatch):
-    def refuse(*args, **kwargs):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)  # the tests may run as root, to whom every folder is open
-    with pytest.raises(PermissionError, match=r"cannot write to .*set FRAMEPRED_DATA"):
-        load_digits("mnist")
+# --- where it comes from ---------------------------------------------------------------------------------------------
 
 
-# --- mirrors ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def mirror(monkeypatch):
-    """A web server on this machine: `.files` by path, `.asked` paths in order, `.url`; it counts as reachable."""
-
-    class Mirror(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            mirror.asked.append(self.path)
-            content = mirror.files.get(self.path)
-            self.send_response(404 if content is None else 200)
-            self.send_header("Content-Length", str(len(content or b"")))
-            self.end_headers()
-            self.wfile.write(content or b"")
-
-        def log_message(self, *args):
-            pass
-
-    mirror = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
-    mirror.files, mirror.asked, mirror.url = {}, [], f"http://127.0.0.1:{mirror.server_port}"
-    thread = threading.Thread(target=mirror.serve_forever, args=(0.01,))
-    thread.start()
-    monkeypatch.setattr(module, "_first_reachable", lambda urls: urls[0])
-    yield mirror
-    mirror.shutdown()
-    thread.join()
-    mirror.server_close()
-
-
-def publish_on(mirror, publish, files, names):
-    """Offer these files of `files` under /second; every published file is looked for under /first, then there."""
-    for name, content in files.items():
-        urls = tuple(f"{mirror.url}/{folder}/{name}" for folder in ("first", "second"))
-        publish(module._MNIST_FILES, {name: content}, urls=urls)
-        if name in names:
-            mirror.files[f"/second/{name}"] = content
-
-
-def test_second_mirror_serves_where_the_first_fails_and_the_cache_keeps_it(empty_machine, publish, mirror):
-    images, labels = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
-    publish_on(mirror, publish, mnist_files(), (images, labels))
-    first = load_digits("mnist", "test")
-    assert mirror.asked == [f"/first/{images}", f"/second/{images}", f"/first/{labels}", f"/second/{labels}"]
-    assert {path.name for path in empty_machine.iterdir()} == {images, labels}
-    assert load_digits("mnist", "test").digest == first.digest
-    assert len(mirror.asked) == 4  # nothing was downloaded again
-
-
-def test_altered_download_is_not_kept(empty_machine, publish, mirror):
-    name = "t10k-images-idx3-ubyte.gz"
-    publish_on(mirror, publish, mnist_files(), ())
-    mirror.files[f"/first/{name}"] = b"something else"
-    with pytest.raises(ConnectionError, match=f"could not download {name}: .*/first/.*/second/.*Set FRAMEPRED_DATA"):
-        load_digits("mnist", "test")
-    assert not list(empty_machine.iterdir())
-
-
-def test_mirrors_are_tried_from_the_one_that_answers(empty_machine, monkeypatch):
+@pytest.mark.parametrize(
+    ("source", "file", "addresses"),
+    [
+        ("mnist", "t10k-images-idx3-ubyte.gz",
+         ["https://ossci-datasets.s3.amazonaws.com/mnist/t10k-images-idx3-ubyte.gz",
+          "https://storage.googleapis.com/cvdf-datasets/mnist/t10k-images-idx3-ubyte.gz"]),
+        ("emnist-letters", "emnist-gzip.zip",
+         ["https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",
+          "https://itl.nist.gov/iaui/vip/cs_links/EMNIST/gzip.zip"]),
+        ("omniglot-latin", "images_background_small1.zip",
+         ["https://raw.githubusercontent.com/brendenlake/omniglot/master/python/images_background_small1.zip",
+          "https://github.com/brendenlake/omniglot/raw/master/python/images_background_small1.zip"]),
+    ],
+)  # fmt: skip
+def test_each_source_is_asked_for_at_its_publisher_and_then_at_a_mirror(
+    source, file, addresses, empty_machine, monkeypatch
+):
     asked = []
 
-    def connect(address, timeout):
-        if "google" not in address[0]:
-            raise OSError("refused")
-        return type("Connection", (), {"close": lambda self: None})()
-
-    def retrieve(url, *args, **kwargs):
-        asked.append(url)
+    def retrieve(url, digest, name, folder, **kwargs):
+        asked.append((url, name, folder))
         raise OSError("broke off")
 
-    monkeypatch.setattr(module.socket, "create_connection", connect)
+    monkeypatch.setattr(download, "first_reachable", lambda urls: urls[0])
     monkeypatch.setattr(pooch, "retrieve", retrieve)
-    with pytest.raises(ConnectionError, match=r"broke off.*broke off"):
-        load_digits("mnist", "test")
-    assert [url.split("/")[2] for url in asked] == ["storage.googleapis.com", "ossci-datasets.s3.amazonaws.com"]
-
-
-def test_mirror_that_hangs_delays_no_one_where_another_answers(empty_machine, monkeypatch):
-    end = threading.Event()
-
-    def connect(address, timeout):
-        if address[0] == "slow.example":
-            end.wait(60)
-            raise OSError("timed out")
-        return type("Connection", (), {"close": lambda self: None})()
-
-    monkeypatch.setattr(module.socket, "create_connection", connect)
-    began = time.monotonic()
-    urls = ("https://slow.example/a", "https://quick.example/a")
-    assert module._first_reachable(urls) == "https://quick.example/a"
-    assert time.monotonic() - began < 2
-    end.set()
-
-
-def test_behind_a_proxy_the_download_decides(empty_machine, monkeypatch):
-    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
-    assert module._first_reachable(("https://a.example/x", "https://b.example/x")) == "https://a.example/x"
-
-
-def test_emnist_comes_out_of_its_archive_and_the_archive_is_fetched_once(empty_machine, publish, mirror):
-    files = {
-        "emnist-letters-test-images-idx3-ubyte.gz": idx_gz(np.eye(28, dtype=np.uint8)[None]),
-        "emnist-letters-test-labels-idx1-ubyte.gz": idx_gz(np.array([2])),
-    }
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, content in {**files, "emnist-digits-mapping.txt": b"not wanted"}.items():
-            archive.writestr(f"gzip/{name}", content)
-    mirror.files["/gzip.zip"] = file.getvalue()
-    md5 = hashlib.md5(file.getvalue()).hexdigest()
-    publish(module._EMNIST_FILES, files, urls=(f"{mirror.url}/gzip.zip",), archive_md5=md5)
-    digits = load_digits("emnist-letters", "test")
-    assert digits.images.shape == (1, 28, 28) and digits.images.sum() == 28 and digits.labels.tolist() == [1]
-    assert mirror.asked == ["/gzip.zip"]
-    assert set(files) <= {path.name for path in empty_machine.iterdir()}
+    with pytest.raises(ConnectionError, match=r"could not download.*broke off.*broke off"):
+        load_digits(source, "test")
+    assert asked == [(address, file, empty_machine) for address in addresses]

@@ -369,9 +369,9 @@ def open_set(request):
         if name.startswith("mnist"):
             request.getfixturevalue("mnist")
         if name.startswith("omniglot"):
-            file = digits_module._OMNIGLOT_FILES["images_background_small1.zip"]
-            if digits_module._lookup(file, None) is None:
-                pytest.skip(f"{file.name} is not on this machine; FRAMEPRED_DATA can name its folder")
+            file = "images_background_small1.zip"
+            if digits_module._OMNIGLOT_FILES.here(file) is None:
+                pytest.skip(f"{file} is not on this machine; FRAMEPRED_DATA can name its folder")
         return test_sets.test_set(name, n)
 
     return open_set

@@ -55,6 +55,7 @@ HEAVY = (
     "torchmetrics",
     "keras",
     "pooch",
+    "statsmodels",
 )
 
 

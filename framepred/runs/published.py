@@ -6,10 +6,11 @@ fetched is the one that the book shows, or an error.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from importlib.metadata import distribution
 from pathlib import Path
+
+from framepred import download
 
 REGISTRY = Path(__file__).with_name("published.txt")
 CHECKOUT = Path(__file__).parents[2] / "book" / "runs"
@@ -37,16 +38,12 @@ def published_folder(name: str) -> Path:
         return CHECKOUT / name
     import pooch
 
-    from framepred.digits import cache_folder
-
-    files = {key: digest for key, digest in registry().items() if key.startswith(f"{name}/")}
-    base = f"{_source()}/book/runs/"
-    store = pooch.create(cache_folder() / "runs", base, registry={key: f"sha256:{d}" for key, d in files.items()})
+    store = pooch.create(download.cache_folder() / "runs", f"{_source()}/book/runs/", registry=registry())
     try:
-        paths = [Path(store.fetch(key)) for key in files]
+        paths = [Path(store.fetch(key)) for key in store.registry_files if key.startswith(f"{name}/")]
     except OSError as error:  # requests' errors are OSErrors
         raise ConnectionError(
-            f"could not download the run {name!r} from {base}: {error}. Use a checkout of the book, which has it"
+            f"could not download the run {name!r} from {store.base_url}: {error}. Use a checkout of the book, which has it"
         ) from error
     return paths[0].parent
 
@@ -54,7 +51,7 @@ def published_folder(name: str) -> Path:
 def write_registry() -> None:
     """Bring `published.txt` up to date with the runs of the checkout."""
     paths = sorted(path for path in CHECKOUT.glob("*/*") if path.suffix in (".json", ".safetensors", ".csv", ".npz"))
-    digests = {path.relative_to(CHECKOUT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    digests = {path.relative_to(CHECKOUT).as_posix(): download.file_digest(path) for path in paths}
     REGISTRY.write_text("".join(f"{key} {digest}\n" for key, digest in digests.items()), encoding="utf-8")
 
 
