@@ -20,7 +20,6 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from framepred import download
-from framepred.download import check_digest as check_digest  # framepred.moving takes it from here
 
 SPLITS = ("train", "validation", "test")
 GLYPH_SIZE = 28
