@@ -46,7 +46,8 @@ class TrainingStep:
             objective: the network's `loss`, compiled or not.
 
         Returns:
-            Loss, nats per frame and gradient norm before clipping, (3,), means over all processes. Nobody waits for them.
+            (3,): loss and nats per frame, means over all processes, and the norm of the gradient before it was clipped.
+            They are on the device, and nobody has waited for them.
         """
         config, processes = self.config, self.processes
         for group in parameter_groups(self.optimizers):

@@ -6,6 +6,7 @@ machine's, by key, so that a measurement that was cut short goes on where it sto
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -116,14 +117,9 @@ def training(
     model = build(network, preset)
     cost = training_cost(model, context, horizon, clips.frame_size)
     how: bool | str = False if way in ("plain", "eager") else way
+    precision = "fp32" if way == "plain" else "auto"
     config = TrainConfig(
-        batch_size=batch_size,
-        compile=how,
-        context=context,
-        horizon=horizon,
-        precision="fp32" if way == "plain" else "auto",
-        learning_rate=1e-4,
-        schedule="constant",  # however many steps there are
+        batch_size=batch_size, compile=how, context=context, horizon=horizon, precision=precision, learning_rate=1e-4
     )
     trained = (plain(model) if way == "plain" else model).to(device)
     if channels_last:
@@ -137,18 +133,17 @@ def training(
             objective = trained.loss
         began = time.perf_counter()
         kept = _Kept()
-        if how:
-            try:
+        try:
+            with contextlib.nullcontext() if how else kept:  # what is compiled cannot be looked into
                 step(next(steps), objective)
-            except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if not how:
                 raise
-            except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and the rest must be measured
-                torch.compiler.reset()
-                reason = (str(error).strip() or "no reason given").splitlines()[0]
-                return {"way": way, "error": f"{type(error).__name__}: {reason}"}
-        else:
-            with kept:
-                step(next(steps), objective)
+            torch.compiler.reset()  # compilers fail in many ways, and the rest must be measured
+            reason = (str(error).strip() or "no reason given").splitlines()[0]
+            return {"way": way, "error": f"{type(error).__name__}: {reason}"}
         _wait(device)
         start = time.perf_counter() - began
         speed = batch_size / time_it(lambda: step(next(steps), objective), device, seconds)

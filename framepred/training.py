@@ -133,13 +133,15 @@ class Trainer:
     def fit(self, progress: bool = False) -> pandas.DataFrame:
         """Train until something ends it, and return the history."""
         with self.folder.held():
-            steps, checkpoint = self.folder.claim(self.run, self.config.steps)
-            if self.folder.path is not None and checkpoint is None and steps > 0:  # finished, and only this is left
+            recorded, checkpoint = self.folder.claim(self.run, self.config.steps)
+            if (
+                self.folder.path is not None and checkpoint is None and recorded > 0
+            ):  # finished, its checkpoints removed
                 load_weights(self.folder.path, self.model)
                 self.model.eval()
                 return load_history(self.folder.path)
             self.restore(checkpoint)
-            self.begin(steps, checkpoint)
+            self.begin(recorded, checkpoint)
             self.loop(progress)
             return self.finish()
 
@@ -157,14 +159,14 @@ class Trainer:
             self.done.recent = [values.to(self.device) for values in self.done.recent]
             self.step.load_state(checkpoint)
 
-    def begin(self, steps: int, checkpoint: dict[str, Any] | None) -> None:
-        """Begin a session, unless the run has ended."""
+    def begin(self, recorded: int, checkpoint: dict[str, Any] | None) -> None:
+        """Begin a session, unless the run has ended. `recorded` are the steps that its `run.json` tells of."""
         done = self.done
         self.ended = done.ended(self.config)
         self.session = {"from_step": done.step, "to_step": done.step, "seconds": 0.0, "ended": None}
         self.session["processes"] = self.processes.count
         if self.ended:
-            if steps != done.step:
+            if recorded != done.step:
                 self.write()  # the last session was killed after its last checkpoint and before this
             return
         self.session |= provenance(self.device)

@@ -18,7 +18,10 @@ VALIDATION_SEED = 20_150_613  # the day on which the ConvLSTM was put on arXiv; 
 def validate(
     model: FramePredictor, clips: MovingDigits, config: TrainConfig, n: int, device: torch.device, processes: Processes
 ) -> float:
-    """Mean nats per frame of the validation clips, `n` at a time, of which each process takes every so-manieth batch."""
+    """Mean nats per frame of `config.validation_clips` clips, computed `n` at a time; the processes take turns.
+
+    The network is rolled out, or predicts one step ahead with feedback "teacher-forcing".
+    """
     was_training = model.training
     model.eval()
     total = torch.zeros((), device=device)
