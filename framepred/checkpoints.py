@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from framepred.files import write_whole
+from framepred.schedule import DECAY
 
 KEEP = 2
 
@@ -43,7 +44,7 @@ def save_stable(folder: Path, step: int, state: Mapping[str, Any]) -> None:
             old.unlink()
 
 
-def rewind(folder: Path, step: int, state: Mapping[str, Any]) -> None:
+def _rewind(folder: Path, step: int, state: Mapping[str, Any]) -> None:
     """Make a state of an earlier step the last checkpoint."""
     path = _write(folder, "step", step, state)
     for later in list_checkpoints(folder):
@@ -97,6 +98,40 @@ def load_checkpoint(folder: Path, kind: str = "step") -> dict[str, Any] | None:
 def list_checkpoints(folder: Path, kind: str = "step") -> list[Path]:
     """The checkpoints of a folder, the oldest first."""
     return sorted(folder.glob(f"{kind}-*-*.pt"))
+
+
+def to_go_on_from(folder: Path, steps: int, alone: bool = True) -> dict[str, Any] | None:
+    """The checkpoint that a run of so many steps goes on from: the last, or that of `grows_from`. None for a new run.
+
+    Args:
+        alone: False in a process that leaves the files to another one. Otherwise no later checkpoint is left.
+    """
+    last = load_checkpoint(folder)
+    if last is None or steps <= last["config"]["steps"]:
+        return last
+    stable = grows_from(folder, last)
+    if stable is None:
+        return last
+    if alone:
+        _rewind(folder, stable["done"]["step"], stable)
+    return stable
+
+
+def grows_from(folder: Path, last: dict[str, Any]) -> dict[str, Any] | None:
+    """The checkpoint that a run goes on from if it grows after its rate began to fall; None if that is the last one.
+
+    What the run has cost, and the best weights that it has found, are those of the last checkpoint all the same.
+    """
+    config, done = last["config"], last["done"]
+    if config["schedule"] != "warmup-stable-decay" or done["step"] <= int(DECAY * config["steps"]):
+        return None
+    try:
+        stable = load_checkpoint(folder, "stable")
+    except ValueError:  # damaged, of which a warning told: the run goes on from where its rate fell to
+        return None
+    if stable is not None:
+        stable["done"] |= {key: done[key] for key in ("sessions", "best")}
+    return stable
 
 
 @contextlib.contextmanager

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from framepred.config import TrainConfig
-from framepred.models.base import FramePredictor
 from framepred.precision import computes_bf16
 
 
-def make_optimizers(model: FramePredictor, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """The optimiser that `config` names, or Muon and the Adam that takes the rest.
 
     Each group of parameters has its largest learning rate in "initial_lr", as PyTorch's schedulers have it.
@@ -36,11 +35,11 @@ def make_optimizers(model: FramePredictor, config: TrainConfig) -> list[torch.op
     return optimizers
 
 
-def hidden_weights(model: FramePredictor) -> dict[str, int]:
+def hidden_weights(model: nn.Module) -> dict[str, int]:
     """The weights that Muon takes, by name, and how many matrices each holds, one below the other.
 
     They are those of two axes or more, but for the layers in `model.adam_layers`, or for the first and the last one where
-    it is None. A layer says with an attribute `gates` that its weights hold a matrix for each of so many gates.
+    that is None or missing. A layer says with an attribute `gates` that its weights hold a matrix for each of so many gates.
     """
     layers: dict[str, dict[str, Tensor]] = {}  # a layer's weights, by the layer's name
     gates: dict[str, int] = {}
@@ -50,7 +49,9 @@ def hidden_weights(model: FramePredictor) -> dict[str, int]:
         if own:
             layers[name] = own
     names = list(layers)
-    adam = (*names[:1], *names[-1:]) if model.adam_layers is None else model.adam_layers
+    adam = getattr(model, "adam_layers", None)
+    if adam is None:
+        adam = (*names[:1], *names[-1:])
     return {
         f"{name}.{key}" if name else key: gates[name]
         for name, weights in layers.items()

@@ -6,6 +6,8 @@ machine's, by key, so that a measurement that was cut short goes on where it sto
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import re
 import statistics
@@ -15,17 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from framepred.benchmark.reference import plain
+from framepred.benchmark.reference import Plain, plain
 from framepred.compiled import compiled
 from framepred.config import TrainConfig
 from framepred.data.moving import MovingDigits
 from framepred.files import write_whole
 from framepred.models import VideoPixelNetwork, build
 from framepred.models.flops import training_cost
-from framepred.precision import autocast
+from framepred.processes import Processes
 from framepred.runs.record import provenance
+from framepred.step import TrainingStep
 
 MEASUREMENTS = Path(__file__).parent.parent / "book" / "measurements"
 ROUNDS = 5
@@ -100,7 +103,7 @@ def training(
     context: int = 10,
     horizon: int = 10,
 ) -> dict[str, Any]:
-    """The speed of whole training steps, from making the clips to updating the weights.
+    """The speed of the steps that `framepred.train` makes, from making the clips to updating the weights.
 
     Args:
         way: "plain" for `framepred.plain` in float32 (in tf32 on a GPU that has it); "eager" for the network as it is;
@@ -114,47 +117,37 @@ def training(
     device = torch.device(device)
     model = build(network, preset)
     cost = training_cost(model, context, horizon, clips.frame_size)
-    how: bool | str = False if way in ("plain", "eager") else way
-    config = TrainConfig(batch_size=batch_size, compile=how, context=context, horizon=horizon)  # type: ignore[arg-type]
-    trained: nn.Module = (plain(model) if way == "plain" else model).to(device)
+    how: Any = False if way in ("plain", "eager") else way
+    precision: Any = "fp32" if way == "plain" else "auto"
+    config = TrainConfig(
+        batch_size=batch_size, compile=how, context=context, horizon=horizon, precision=precision, learning_rate=1e-4
+    )
+    trained = (plain(model) if way == "plain" else model).to(device)
     if channels_last:
         trained = trained.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(trained.parameters(), lr=1e-4)
-    steps = 0
-
-    def step(objective) -> None:
-        nonlocal steps
-        frames = clips.sample(batch_size, 0, steps * batch_size, device).frames
-        steps += 1
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(device, "fp32" if way == "plain" else config.precision):
-            loss, _ = objective(frames[:, :context], frames[:, context : context + horizon])
-        loss.backward()
-        nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
-        optimizer.step()
-
+    step = TrainingStep(trained, clips, config, device, Processes())
+    steps = itertools.count()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with compiled(model, how) as objective:
-        if way == "plain":
-            objective = trained.loss  # type: ignore[assignment]
+        if isinstance(trained, Plain):
+            objective = trained.loss
         began = time.perf_counter()
         kept = _Kept()
-        if how:
-            try:
-                step(objective)
-            except torch.OutOfMemoryError:
+        try:
+            with contextlib.nullcontext() if how else kept:  # what is compiled cannot be looked into
+                step(next(steps), objective)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            if not how:
                 raise
-            except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and the rest must be measured
-                torch.compiler.reset()
-                reason = (str(error).strip() or "no reason given").splitlines()[0]
-                return {"way": way, "error": f"{type(error).__name__}: {reason}"}
-        else:
-            with kept:
-                step(objective)
+            torch.compiler.reset()  # compilers fail in many ways, and the rest must be measured
+            reason = (str(error).strip() or "no reason given").splitlines()[0]
+            return {"way": way, "error": f"{type(error).__name__}: {reason}"}
         _wait(device)
         start = time.perf_counter() - began
-        speed = batch_size / time_it(lambda: step(objective), device, seconds)
+        speed = batch_size / time_it(lambda: step(next(steps), objective), device, seconds)
     memory: int | None = None if how else kept.bytes
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device)

@@ -6,105 +6,35 @@ a run can be stopped anywhere, resumed from a checkpoint, and spread over proces
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import inspect
-import itertools
 import math
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from framepred.checkpoints import list_checkpoints, load_checkpoint, rewind, save_checkpoint, save_stable, signals_noted
+from framepred.checkpoints import signals_noted
 from framepred.compiled import compiled
-from framepred.config import MAY_CHANGE, TrainConfig
+from framepred.config import TrainConfig
 from framepred.data.moving import MovingDigits
-from framepred.data.streams import to_device, uniform
-from framepred.metrics import cross_entropy
+from framepred.fits import check_fits
+from framepred.folder import Folder
 from framepred.models.base import FramePredictor
-from framepred.optimisers import make_optimizers, parameter_groups
-from framepred.precision import autocast
+from framepred.processes import Processes
+from framepred.progress import Pace, Progress
 from framepred.runs import load_history, read_record
-from framepred.runs.folder import claim, held, save_run, sweep
+from framepred.runs.folder import save_run
 from framepred.runs.loading import load_weights, weights_of
-from framepred.runs.record import describe, provenance
-from framepred.schedule import DECAY, SCHEDULES, learning_rate, rate_share, truth_probability
+from framepred.runs.record import Kept, RunRecord, describe, provenance
+from framepred.schedule import DECAY
+from framepred.step import TrainingStep
+from framepred.validation import validate
 
 if TYPE_CHECKING:
     import pandas
-    from accelerate import PartialState
-
-__all__ = ["SCHEDULES", "TrainConfig", "autocast", "learning_rate", "train", "truth_probability"]
-
-VALIDATION_SEED = 20_150_613  # the day on which the ConvLSTM was put on arXiv; all runs are validated on the same clips
-FEEDBACK_STREAM = 2**62  # of a seed's random numbers: far from those that make the clips
-
-
-@dataclass
-class Progress:
-    """How far a run is. A checkpoint holds it, beside the weights and the optimiser's state."""
-
-    step: int = 0
-    rows: list[dict] = field(default_factory=list)  # the history
-    recent: list[Tensor] = field(default_factory=list)  # (loss, nats, gradient norm) of each step since the last row
-    best: dict[str, Any] | None = None  # {"step", "nats", "weights"} of the best validation
-    sessions: list[dict] = field(default_factory=list)  # one for each call of `train`
-
-    @property
-    def seconds(self) -> float:
-        return sum(session["seconds"] for session in self.sessions)
-
-    @property
-    def stale(self) -> int:
-        """Validations since the best one."""
-        best = self.best["step"] if self.best else math.inf
-        since = itertools.takewhile(lambda row: row["step"] > best, reversed(self.rows))  # asked after every step
-        return sum(not math.isnan(row["validation_nats"]) for row in since)
-
-    def row(self, config: TrainConfig, validation_nats: float = math.nan) -> dict[str, Any]:
-        """What the recent steps add to the history."""
-        loss, nats, _ = torch.stack(self.recent).mean(0).tolist()
-        return {
-            "step": self.step,
-            "clips": self.step * config.batch_size,
-            "seconds": self.seconds,
-            "loss": loss,
-            "nats": nats,
-            "validation_nats": validation_nats,
-            "learning_rate": learning_rate(config, self.step - 1),
-        }
-
-    def history(self, config: TrainConfig, validation_nats: float = math.nan) -> pandas.DataFrame:
-        """The rows, and one for the recent steps. They stay as they are: what is averaged does not depend on stops."""
-        import pandas
-
-        return pandas.DataFrame([*self.rows, *([self.row(config, validation_nats)] if self.recent else [])])
-
-    def ended(self, config: TrainConfig) -> str | None:
-        """Why there is nothing left to do, if so."""
-        if self.step >= config.steps:
-            return "finished"
-        return "patience" if 0 < config.patience <= self.stale else None
-
-    def summary(self, config: TrainConfig) -> dict[str, Any]:
-        """The part of `run.json` that grows."""
-        last = {key: value for key, value in self.sessions[-1].items() if key not in ("from_step", "to_step")}
-        return {
-            **last,
-            "steps": self.step,
-            "clips_seen": self.step * config.batch_size,
-            "seconds": round(self.seconds, 1),
-            "sessions": self.sessions,
-        }
 
 
 def train(
@@ -143,371 +73,214 @@ def train(
         FloatingPointError: when loss or gradient are no longer finite; it names step, clips and last checkpoint.
         OSError: if a checkpoint cannot be written; the one before is whole.
     """
-    from accelerate import PartialState
-    from accelerate.utils import parse_flag_from_env
-
-    began = time.perf_counter()
-    if PartialState._shared_state and PartialState().num_processes != int(os.environ.get("WORLD_SIZE", "1")):
-        PartialState._reset_state()  # a notebook that trained alone has now forked into several processes
-    processes = PartialState(cpu=not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"))
-    n_processes, rank = processes.num_processes, processes.process_index
-    _check(model, clips, config, validation, n_processes)
-    device = processes.device if n_processes > 1 else next(model.parameters()).device
-    folder = None if out is None else Path(out)
-    if warm_start is not None and (folder is None or read_record(folder) is None):
-        weights_of(warm_start)  # if there are none, nothing is written
-    with held(folder if rank == 0 else None):
-        return _train(model, clips, config, folder, progress, validation, warm_start, processes, device, began)
+    return Trainer(model, clips, config, None if out is None else Path(out), validation, warm_start).fit(progress)
 
 
-def _train(
-    model: FramePredictor,
-    clips: MovingDigits,
-    config: TrainConfig,
-    out: Path | None,
-    progress: bool,
-    validation: MovingDigits | None,
-    warm_start: str | os.PathLike | None,
-    processes: PartialState,
-    device: torch.device,
-    began: float,
-) -> pandas.DataFrame:
-    from accelerate.utils import broadcast
+class Trainer:
+    """A session of a run: what `train` is given, and how far it has come.
 
-    n_processes, rank = processes.num_processes, processes.process_index
-
-    # What the folder holds: nothing, or this run.
-    done, record, checkpoint = Progress(), None, None
-    if out is not None:
-        parent = None if warm_start is None else Path(warm_start).name
-        run = describe(model, clips, dataclasses.asdict(config), validation, parent)
-        with processes.main_process_first():
-            record = claim(out, run, MAY_CHANGE)
-            checkpoint = _to_go_on_from(out / "checkpoints", config, processes.process_index)
-        processes.wait_for_everyone()
-        if checkpoint is None and record is not None and record["steps"] > 0:
-            if record["steps"] < config.steps:
-                raise ValueError(f"{out} has no checkpoint to go on from; give another out, and this one as warm_start")
-            load_weights(out, model)
-            model.eval()
-            return load_history(out)
-
-    # The weights, their average and the optimiser: as they are, from another run, or from the checkpoint.
-    model.to(device)
-    if config.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if warm_start is not None and checkpoint is None:
-        load_weights(warm_start, model)
-    if n_processes > 1:
-        broadcast([parameter.data for parameter in model.parameters()])
-    optimizers = make_optimizers(model, config)
-    average = copy.deepcopy(model).requires_grad_(False).eval() if config.ema else None
-    if checkpoint is not None:
-        done = Progress(**checkpoint["done"])
-        done.recent = [values.to(device) for values in done.recent]
-        model.load_state_dict(checkpoint["model"])
-        for optimizer, saved_state in zip(optimizers, checkpoint["optimizers"], strict=True):
-            optimizer.load_state_dict(saved_state)
-        if average is not None:
-            average.load_state_dict(checkpoint["average"])
-    judged = model if average is None else average
-
-    score = math.nan  # of the last step's weights, if they were validated
-
-    def kept() -> dict[str, Any]:
-        """The weights that the run keeps if it ends here, and which they are."""
-        last = {"which": "last", "step": done.step, "nats": score, "weights": judged.state_dict()}
-        if config.keep == "last" or (done.best is None and math.isnan(score)):
-            return last
-        return {**(last if done.best is None or score < done.best["nats"] else done.best), "which": "best"}
-
-    def write_folder(out: Path) -> None:
-        keep = kept()
-        about = {"which": keep["which"], "step": keep["step"]}
-        about["validation_nats"] = None if math.isnan(keep["nats"]) else keep["nats"]
-        record = {**run, **done.summary(config), "kept": about}
-        save_run(out, model, keep["weights"], done.history(config, score), record)  # type: ignore[arg-type]
-
-    def state() -> dict[str, Any]:
-        return {
-            "model": model.state_dict(),
-            "average": average.state_dict() if average is not None else None,
-            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-            "config": dataclasses.asdict(config),
-            "done": vars(done),
-        }
-
-    def save(ended: str | None = None) -> None:
-        session.update(to_step=done.step, seconds=round(time.perf_counter() - began, 3), ended=ended)
-        if out is not None and rank == 0:
-            save_checkpoint(out / "checkpoints", done.step, state())
-            write_folder(out)
-
-    # The steps before the rate falls.
-    stable = int(DECAY * config.steps) if config.schedule == "warmup-stable-decay" else math.inf
-    ended = done.ended(config)
-    session = {"from_step": done.step, "to_step": done.step, "seconds": 0.0, "ended": None, "processes": n_processes}
-    if ended and out is not None and record is not None and record["steps"] != done.step and rank == 0:
-        write_folder(out)  # the last session was killed after its last checkpoint and before this
-    if not ended:
-        done.sessions.append(session | provenance(device))
-        session = done.sessions[-1]
-        if out is not None and rank == 0:
-            sweep(out)
-        if checkpoint is None:
-            save()  # if that is impossible, it is better to know it now
-        elif stable < done.step <= int(DECAY * checkpoint["config"]["steps"]) and out is not None and rank == 0:
-            save_stable(out / "checkpoints", done.step, state())  # a plan that became shorter falls from here on
-
-    part = config.batch_size // config.accumulate // n_processes  # clips computed at a time
-    agree = _agreement(n_processes)
-    first = loop_began = saved = time.perf_counter()
-    saving = judging = 0.0  # seconds that the last checkpoint and the last validation took
-    from_start = {"from_start": True} if config.loss_on == "all" else {}
-    label = f"training {model.network}"
-    quiet = {"disable": not progress or rank > 0, "mininterval": 0.1 if sys.stderr.isatty() else 5.0}  # or logs grow
-    bar = tqdm(desc=label, total=config.steps, initial=done.step, unit="step", **quiet)
-    model.train()
-    with bar, signals_noted(out is not None) as caught, compiled(model, config.compile) as objective:
-        while not ended:
-            # One step.
-            step, score = done.step, math.nan
-            for group in parameter_groups(optimizers):
-                group["lr"] = group["initial_lr"] * rate_share(config, step)
-            model.zero_grad(set_to_none=True)
-            measures = torch.zeros(2, device=device)  # loss, nats
-            for k in range(config.accumulate):
-                start = step * config.batch_size + (rank * config.accumulate + k) * part
-                context, target = _batch(clips, config, part, config.seed, start, device)
-                with autocast(device, config.precision):
-                    loss, forecast = objective(context, target, **_fed_back(config, step, start, target), **from_start)
-                (loss / config.accumulate).backward()
-                with torch.no_grad():
-                    nats = cross_entropy(forecast.logits[:, -config.horizon :], target).mean()
-                    measures += torch.stack([loss, nats]) / config.accumulate
-            if n_processes > 1:
-                _mean_over_processes([*(p.grad for p in model.parameters() if p.grad is not None), measures])
-            norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
-            for optimizer in optimizers:
-                optimizer.step()
-            if average is not None:
-                _update_average(average, model, min(config.ema, (1 + step) / (10 + step)))
-            done.step += 1
-            done.recent.append(torch.cat([measures, norm.detach()[None]]))
-            bar.update()
-
-            # What is noted of it. Only here, and before a checkpoint, does the loop wait for the device.
-            judge = validation if done.step % config.validate_every == 0 or done.step == config.steps else None
-            if judge is not None or done.step % config.log_every == 0:
-                _check_finite(done, config, out)
-                if judge is not None:
-                    judging = -time.perf_counter()
-                    score = _validate(judged, judge, config, part, processes, device)
-                    judging += time.perf_counter()
-                    if done.best is None or score < done.best["nats"]:
-                        weights = {key: value.detach().cpu().clone() for key, value in judged.state_dict().items()}
-                        done.best = {"step": done.step, "nats": score, "weights": weights}
-                session["seconds"] = time.perf_counter() - began
-                done.rows.append(done.row(config, score))
-                done.recent = []
-                bar.set_postfix({name: f"{done.rows[-1][name]:.1f}" for name in ("loss", "nats")})
-
-            # Whether it was the last.
-            now = time.perf_counter()
-            steps = done.step - session["from_step"]
-            if steps == 1:  # of a compiled network it says nothing about the next
-                first = now if config.compile else loop_began
-            next_step = (now - first) / max(1, steps - bool(config.compile))
-            late = config.minutes is not None and now - began + next_step + saving + judging > 60 * config.minutes
-            ended = done.ended(config) or agree(caught[0] if caught else "minutes" if late else None)
-            if ended or now - saved >= 60 * config.checkpoint_minutes:
-                _check_finite(done, config, out)
-                save(ended)
-                saved = time.perf_counter()
-                saving = saved - now
-            if done.step == stable and out is not None and rank == 0:
-                _check_finite(done, config, out)
-                save_stable(out / "checkpoints", done.step, state())
-        if validation is not None and math.isnan(score) and done.step > session["from_step"]:
-            # A stop is judged for those who use what it leaves, and forgotten by the run that goes on from it.
-            score = _validate(judged, validation, config, part, processes, device)
-            session["seconds"] = round(time.perf_counter() - began, 3)
-            if out is not None and rank == 0:
-                write_folder(out)
-    if ended not in ("finished", "patience") and rank == 0 and out is not None:
-        print(
-            f"{ended}: {label} stopped after step {done.step} of {config.steps}; the same call resumes", file=sys.stderr
-        )
-    model.load_state_dict(kept()["weights"])
-    model.eval()
-    processes.wait_for_everyone()
-    return done.history(config, score)
-
-
-# --- the parts of a step ---------------------------------------------------------------------------------------------
-
-
-def _batch(clips: MovingDigits, config: TrainConfig, n: int, seed: int, start: int, device) -> tuple[Tensor, Tensor]:
-    """Context (n, context, 1, H, W) and target (n, horizon, 1, H, W) of clips start, …, start + n - 1."""
-    frames = clips.sample(n, seed, start, device).frames
-    return frames[:, : config.context], frames[:, config.context : config.context + config.horizon]
-
-
-def _fed_back(config: TrainConfig, step: int, start: int, target: Tensor) -> dict[str, Tensor]:
-    """The arguments of `FramePredictor.loss` that say what is fed back, for clips start, …"""
-    probability = truth_probability(config, step)
-    if probability in (0, 1):
-        return {"truth": target} if probability else {}
-    B, T = target.shape[:2]
-    width = 4 * math.ceil(T / 4)  # uniforms come in fours; number `width`·k + t belongs to frame t of clip k
-    drawn = uniform(config.seed, FEEDBACK_STREAM, start * width, B * width).reshape(B, width)[:, :T]
-    mask = torch.from_numpy(drawn < probability)
-    return {"truth": target, "truth_mask": to_device(mask, target.device)}
-
-
-@torch.no_grad()
-def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    # One operation on all of them: on a GPU each by itself would cost a launch.
-    get_ema_multi_avg_fn(decay)(list(average.parameters()), list(model.parameters()), 0)
-    # What a layer notes of its inputs, such as the means of a batch norm, is an average already.
-    for ours, theirs in zip(_notes(average), _notes(model), strict=True):
-        ours.copy_(theirs)
-
-
-def _notes(model: nn.Module) -> Iterator[Tensor]:
-    """The buffers that are saved with the weights; the others are constants."""
-    for module in model.modules():
-        for name, buffer in module._buffers.items():
-            if buffer is not None and name not in module._non_persistent_buffers_set:
-                yield buffer
-
-
-def _mean_over_processes(tensors: list[Tensor]) -> None:
-    """Replace tensors by their means over all processes: as one vector, because a message costs more than its size."""
-    from accelerate.utils import reduce
-
-    flat = reduce(torch.cat([tensor.flatten() for tensor in tensors]), "mean")
-    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(mean.view(tensor.shape))
-
-
-@torch.no_grad()
-def _validate(model: FramePredictor, clips: MovingDigits, config: TrainConfig, part: int, processes, device) -> float:
-    """Mean nats per frame of the validation clips, of which each process takes every n-th batch."""
-    from accelerate.utils import reduce
-
-    was_training = model.training
-    model.eval()
-    total = torch.zeros((), device=device)
-    for start in range(processes.process_index * part, config.validation_clips, processes.num_processes * part):
-        n = min(part, config.validation_clips - start)
-        context, target = _batch(clips, config, n, VALIDATION_SEED, start, device)
-        with autocast(device, config.precision):
-            forecast = model.forecast(context, config.horizon, target if config.feedback == "teacher-forcing" else None)
-        total += cross_entropy(forecast.logits, target).mean(1).sum()
-    model.train(was_training)
-    return float(reduce(total, "sum") if processes.num_processes > 1 else total) / config.validation_clips
-
-
-def _to_go_on_from(folder: Path, config: TrainConfig, rank: int) -> dict[str, Any] | None:
-    """The last checkpoint; of a run that grows after its rate began to fall, the one before that, and no later one is left."""
-    last = load_checkpoint(folder)
-    if last is None or config.steps <= last["config"]["steps"]:
-        return last
-    stable = grows_from(folder, last)
-    if stable is None:
-        return last
-    if rank == 0:
-        rewind(folder, stable["done"]["step"], stable)
-    return stable
-
-
-def grows_from(folder: Path, last: dict[str, Any]) -> dict[str, Any] | None:
-    """The checkpoint that a run goes on from if it grows after its rate began to fall; None if that is the last one.
-
-    What the run has cost, and the best weights that it has found, are those of the last checkpoint all the same.
+    run: what `run.json` says of the run from its first day.
+    done: how far the run is.
+    step: the weights and what changes them, one step at a time.
+    score: validation nats of the weights as they are; NaN if they were not validated.
+    ended: why there is no further step; None as long as there is one.
     """
-    config, done = last["config"], last["done"]
-    if config["schedule"] != "warmup-stable-decay" or done["step"] <= int(DECAY * config["steps"]):
-        return None
-    try:
-        stable = load_checkpoint(folder, "stable")
-    except ValueError:  # damaged, of which a warning told: the run goes on from where its rate fell to
-        return None
-    if stable is not None:
-        stable["done"] |= {key: done[key] for key in ("sessions", "best")}
-    return stable
 
-
-# --- checks, and how a run ends --------------------------------------------------------------------------------------
-
-
-def _check(
-    model: FramePredictor, clips: MovingDigits, config: TrainConfig, validation: MovingDigits | None, processes: int
-) -> None:
-    """Raise a ValueError unless all that training is given fits together."""
-    needed = config.context + config.horizon
-    for name, given in {"clips": clips, "validation clips": validation}.items():
-        if given is None:
-            continue
-        if given.n_frames < needed:
-            raise ValueError(
-                f"{name} have {given.n_frames} frames; context {config.context} + horizon {config.horizon} need {needed}"
-            )
-        if given.frame_size % model.divisor:
-            raise ValueError(
-                f"{name} have frames of {given.frame_size} px; {model.network} needs multiples of {model.divisor}"
-            )
-    if config.batch_size % (config.accumulate * processes):
-        raise ValueError(
-            f"batch_size {config.batch_size} cannot be cut into equal parts for {processes} processes × {config.accumulate} (accumulate)"
+    def __init__(
+        self,
+        model: FramePredictor,
+        clips: MovingDigits,
+        config: TrainConfig,
+        out: Path | None = None,
+        validation: MovingDigits | None = None,
+        warm_start: str | os.PathLike | None = None,
+    ):
+        self.pace = Pace()
+        self.model, self.clips, self.config = model, clips, config
+        self.validation, self.warm_start = validation, warm_start
+        self.processes = Processes()
+        check_fits(model, clips, config, validation, self.processes.count)
+        if warm_start is not None and (out is None or read_record(out) is None):
+            weights_of(warm_start)  # if there are none, nothing is written
+        parent = None if warm_start is None else Path(warm_start).name
+        self.run: RunRecord = (
+            {} if out is None else describe(model, clips, dataclasses.asdict(config), validation, parent)
         )
-    if (config.feedback != "free-running" or config.teacher_forcing) and not model.one_step:
-        raise ValueError(
-            f"feedback is {config.feedback!r} with teacher_forcing {config.teacher_forcing}, but {model.network} has no "
-            "one-step form; use 'free-running' and 0"
+        self.folder = Folder(out, self.processes)
+        self.device = self.processes.device(model)
+        self.done = Progress()
+        self.session: dict[str, Any] = {}
+        self.score = math.nan
+        self.ended: str | None = None
+        falls = config.schedule == "warmup-stable-decay"
+        self.stable = int(DECAY * config.steps) if falls else None  # steps before the rate falls
+        self.label = f"training {model.network}"
+
+    def fit(self, progress: bool = False) -> pandas.DataFrame:
+        """Train until something ends it, and return the history."""
+        with self.folder.held():
+            recorded, checkpoint = self.folder.claim(self.run, self.config.steps)
+            if (
+                self.folder.path is not None and checkpoint is None and recorded > 0
+            ):  # finished, its checkpoints removed
+                load_weights(self.folder.path, self.model)
+                self.model.eval()
+                return load_history(self.folder.path)
+            self.restore(checkpoint)
+            self.begin(recorded, checkpoint)
+            self.loop(progress)
+            return self.finish()
+
+    def restore(self, checkpoint: dict[str, Any] | None) -> None:
+        """The weights, their average and the optimisers: as they are, from another run, or from the checkpoint."""
+        model = self.model.to(self.device)
+        if self.config.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.warm_start is not None and checkpoint is None:
+            load_weights(self.warm_start, model)
+        self.processes.copy_from_first(model.parameters())
+        self.step = TrainingStep(model, self.clips, self.config, self.device, self.processes)
+        if checkpoint is not None:
+            self.done = Progress(**checkpoint["done"])
+            self.done.recent = [values.to(self.device) for values in self.done.recent]
+            self.step.load_state(checkpoint)
+
+    def begin(self, recorded: int, checkpoint: dict[str, Any] | None) -> None:
+        """Begin a session, unless the run has ended. `recorded` are the steps that its `run.json` tells of."""
+        done = self.done
+        self.ended = done.ended(self.config)
+        self.session = {"from_step": done.step, "to_step": done.step, "seconds": 0.0, "ended": None}
+        self.session["processes"] = self.processes.count
+        if self.ended:
+            if recorded != done.step:
+                self.write()  # the last session was killed after its last checkpoint and before this
+            return
+        self.session |= provenance(self.device)
+        done.sessions.append(self.session)
+        self.folder.sweep()
+        if checkpoint is None:
+            self.save()  # if that is impossible, it is better to know it now
+        elif self.stable is not None and self.stable < done.step <= int(DECAY * checkpoint["config"]["steps"]):
+            self.folder.save_stable(done.step, self.state())  # a plan that became shorter falls from here on
+
+    def loop(self, progress: bool = False) -> None:
+        """Step after step, until one is the last."""
+        config, done = self.config, self.done
+        self.pace.start()
+        self.model.train()
+        with (
+            self.bar(progress) as bar,
+            signals_noted(self.folder.path is not None) as caught,
+            compiled(self.model, config.compile) as objective,
+        ):
+            while not self.ended:
+                self.score = math.nan
+                done.recent.append(self.step(done.step, objective))
+                done.step += 1
+                bar.update()
+                if self.record():
+                    bar.set_postfix({name: f"{done.rows[-1][name]:.1f}" for name in ("loss", "nats")})
+                self.ended = self.stop_reason(caught)
+                self.save_if_due()
+            self.judge_a_stop()
+
+    def bar(self, progress: bool) -> tqdm:
+        """A progress bar, if one is to be shown."""
+        return tqdm(
+            desc=self.label,
+            total=self.config.steps,
+            initial=self.done.step,
+            unit="step",
+            disable=not progress or self.processes.rank > 0,
+            mininterval=0.1 if sys.stderr.isatty() else 5.0,  # or logs grow
         )
-    if config.loss_on == "all" and "from_start" not in inspect.signature(model.forecast).parameters:
-        raise ValueError(
-            f"loss_on is 'all', but {model.network} does not predict the frames of the context (its `forecast` takes no "
-            "`from_start`); use 'horizon'"
-        )
-    if validation is None and config.patience:
-        raise ValueError(f"patience is {config.patience}, but without validation nothing is measured to stop by")
-    if validation is not None and validation.digits.split == "test":
-        raise ValueError("validation shows test digits; they are not for choosing weights. Use split='validation'")
-    if validation is not None and validation.digits.digest == clips.digits.digest:
-        raise ValueError("validation shows the digits trained on; use held-out ones, such as split='validation'")
 
+    def record(self) -> bool:
+        """Validate if it is time, and add a row to the history if there is something to tell; whether there was.
 
-def _check_finite(done: Progress, config: TrainConfig, out: Path | None) -> None:
-    """Raise a FloatingPointError if a step since the last row had a loss or gradient that is not finite."""
-    if not done.recent:
-        return
-    values = torch.stack(done.recent).cpu()
-    if values.isfinite().all():
-        return
-    k = int((~values.isfinite().all(1)).nonzero()[0])
-    step = done.step - len(values) + k
-    first = step * config.batch_size
-    checkpoints = list_checkpoints(out / "checkpoints") if out is not None else []
-    raise FloatingPointError(
-        f"the loss of step {step} is {values[k, 0]:.4g} (norm of its gradient: {values[k, 2]:.4g}); its clips are {first} to "
-        f"{first + config.batch_size - 1} of seed {config.seed}. A smaller learning_rate or clip_norm usually helps. "
-        + (f"The last good checkpoint is {checkpoints[-1]}." if checkpoints else "There is no checkpoint.")
-    )
+        Only here, and before a checkpoint, does the loop wait for the device.
+        """
+        done, config = self.done, self.config
+        due = done.step % config.validate_every == 0 or done.step == config.steps
+        judge = self.validation if due else None
+        if judge is None and done.step % config.log_every:
+            return False
+        done.check_finite(config, self.folder.checkpoints)
+        if judge is not None:
+            self.judge(judge)
+            done.remember_best(self.score, self.judged.state_dict())
+        self.session["seconds"] = self.pace.seconds
+        done.rows.append(done.row(config, self.score))
+        done.recent = []
+        return True
 
+    def judge(self, clips: MovingDigits) -> None:
+        """Score the weights on the validation clips."""
+        began = self.pace.seconds
+        self.score = validate(self.judged, clips, self.config, self.step.part, self.device, self.processes)
+        self.pace.judging = self.pace.seconds - began
 
-def _agreement(n_processes: int) -> Callable[[str | None], str | None]:
-    """A function that tells every process why any of them wants to stop, so that all stop after the same step."""
-    if n_processes == 1:
-        return lambda reason: reason
-    reasons = (None, "minutes", "SIGINT", "SIGTERM")
-    group = torch.distributed.new_group(backend="gloo")  # on the CPU: asking must not wait for a GPU
+    def stop_reason(self, caught: list[str]) -> str | None:
+        """Why the step just made is the last, if it is; all processes say the same. `caught` names signals."""
+        late = self.pace.late(self.config, self.done.step - self.session["from_step"])
+        wish = caught[0] if caught else "minutes" if late else None
+        return self.done.ended(self.config) or self.processes.agree(wish)
 
-    def agree(reason: str | None) -> str | None:
-        code = torch.tensor(reasons.index(reason))
-        torch.distributed.all_reduce(code, torch.distributed.ReduceOp.MAX, group)
-        return reasons[int(code)]
+    def save_if_due(self) -> None:
+        """Write a checkpoint at the end and every few minutes, and one that stays where the rate begins to fall."""
+        began = self.pace.seconds
+        if self.ended or began - self.pace.saved >= 60 * self.config.checkpoint_minutes:
+            self.done.check_finite(self.config, self.folder.checkpoints)
+            self.save()
+            self.pace.saved = self.pace.seconds
+            self.pace.saving = self.pace.saved - began
+        if self.done.step == self.stable:
+            self.done.check_finite(self.config, self.folder.checkpoints)
+            self.folder.save_stable(self.done.step, self.state())
 
-    return agree
+    def judge_a_stop(self) -> None:
+        """Validate for those who use what a stop leaves; the run that goes on from it forgets the result."""
+        if self.validation is not None and math.isnan(self.score) and self.done.step > self.session["from_step"]:
+            self.judge(self.validation)
+            self.session["seconds"] = round(self.pace.seconds, 3)
+            self.write()
+
+    def finish(self) -> pandas.DataFrame:
+        """Give the network the weights that are kept; the history."""
+        if self.ended not in ("finished", "patience") and self.folder.written is not None:
+            where = f"after step {self.done.step} of {self.config.steps}"
+            print(f"{self.ended}: {self.label} stopped {where}; the same call resumes", file=sys.stderr)
+        self.model.load_state_dict(self.kept["weights"])
+        self.model.eval()
+        self.processes.wait()
+        return self.done.history(self.config, self.score)
+
+    @property
+    def judged(self) -> FramePredictor:
+        """The network with the averaged weights, if there are any: it is validated and kept."""
+        return self.model if self.step.average is None else cast(FramePredictor, self.step.average)
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """The weights that the run keeps if it ends here, and which they are."""
+        return self.done.kept(self.config, self.score, self.judged.state_dict())
+
+    def save(self) -> None:
+        """Write a checkpoint, and what the run has come to."""
+        self.session.update(to_step=self.done.step, seconds=round(self.pace.seconds, 3), ended=self.ended)
+        self.folder.save(self.done.step, self.state())
+        self.write()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {**self.step.state(), "config": dataclasses.asdict(self.config), "done": vars(self.done)}
+
+    def write(self) -> None:
+        """Write what the run has come to."""
+        if self.folder.written is None:
+            return
+        kept = self.kept
+        nats = None if math.isnan(kept["nats"]) else kept["nats"]
+        about: Kept = {"which": kept["which"], "step": kept["step"], "validation_nats": nats}
+        record: RunRecord = {**self.run, **self.done.summary(self.config), "kept": about}  # type: ignore[typeddict-item]
+        save_run(self.folder.written, self.model, kept["weights"], self.done.history(self.config, self.score), record)

@@ -21,17 +21,17 @@ def test_same_loss_same_logits_and_same_gradients(network, changes):
         torch.nn.init.normal_(parameter, std=0.1, generator=random)
     written = plain(model)
     context, target = torch.rand(2, 6, 1, 16, 16, generator=random).split(3, 1)
-    (a, forecast), (b, logits) = model.loss(context, target), written.loss(context, target)
+    (a, forecast), (b, other) = model.loss(context, target), written.loss(context, target)
     torch.testing.assert_close(a, b, rtol=1e-5, atol=0)
-    torch.testing.assert_close(forecast.logits, logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(forecast.logits, other.logits, rtol=1e-4, atol=1e-4)
     a.backward()
     b.backward()
     cells = [module for module in model.modules() if hasattr(module, "input_to_gates")]
     plain_cells = [module for module in written.modules() if hasattr(module, "conv") and hasattr(module, "peephole")]
-    for cell, other in zip(cells, plain_cells, strict=True):
+    for cell, written_cell in zip(cells, plain_cells, strict=True):
         both = torch.cat([cell.input_to_gates.weight.grad, cell.state_to_gates.weight.grad], 1)
-        torch.testing.assert_close(both, other.conv.weight.grad, rtol=1e-3, atol=1e-4)
-        torch.testing.assert_close(cell.peephole.grad, other.peephole.grad, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(both, written_cell.conv.weight.grad, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(cell.peephole.grad, written_cell.peephole.grad, rtol=1e-3, atol=1e-4)
 
 
 def test_weights_are_a_copy():

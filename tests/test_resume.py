@@ -23,6 +23,8 @@ from framepred.checkpoints import list_checkpoints
 from framepred.data.moving import MovingDigits
 from framepred.digits import load_digits
 from framepred.evaluation import applicable
+from framepred.feedback import fed_back
+from framepred.fits import check_fits
 from framepred.models import Forecast, FramePredictor, build
 from framepred.optimisers import make_optimizers
 from framepred.runs import folder as folders, record as records
@@ -213,7 +215,7 @@ def test_a_grown_run_without_its_stable_checkpoint_goes_on_from_its_last(clips, 
 
 def test_a_stop_validates_and_leaves_the_better_weights(clips, held_out, tmp_path, monkeypatch):
     scores = iter([5.0, 3.0, 4.0, 6.0, 7.0])  # at step 2, at the stop after 3, at 4, and at 6
-    monkeypatch.setattr(training, "_validate", lambda *_: next(scores))
+    monkeypatch.setattr(training, "validate", lambda *_: next(scores))
     config = small(validate_every=2, log_every=1)
     train(build("convlstm", "tiny"), stopping_after(3, clips, config), config, out=tmp_path, validation=held_out)
     assert record(tmp_path)["kept"] == {"which": "best", "step": 3, "validation_nats": 3.0}
@@ -225,7 +227,7 @@ def test_a_stop_validates_and_leaves_the_better_weights(clips, held_out, tmp_pat
 
 def test_the_last_weights_are_kept_if_asked_for(clips, held_out, tmp_path, monkeypatch):
     scores = iter([1.0, 2.0, 3.0])
-    monkeypatch.setattr(training, "_validate", lambda *_: next(scores))
+    monkeypatch.setattr(training, "validate", lambda *_: next(scores))
     model = build("convlstm", "tiny")
     train(model, clips, small(validate_every=2, keep="last"), out=tmp_path, validation=held_out)
     assert record(tmp_path)["kept"] == {"which": "last", "step": 6, "validation_nats": 3.0}
@@ -573,10 +575,10 @@ def test_feedback_is_what_the_network_is_given(feedback, clips, monkeypatch):
 def test_scheduled_feedback_belongs_to_clip_and_frame():
     config = TrainConfig(steps=10, feedback="scheduled-sampling", teacher_forcing=1, seed=3)
     target = torch.zeros(8, 5, 1, 32, 32)
-    whole = training._fed_back(config, 5, 16, target)["truth_mask"]
-    parts = [training._fed_back(config, 5, 16 + k, target[:4])["truth_mask"] for k in (0, 4)]
+    whole = fed_back(config, 5, 16, target)["truth_mask"]
+    parts = [fed_back(config, 5, 16 + k, target[:4])["truth_mask"] for k in (0, 4)]
     assert torch.equal(torch.cat(parts), whole) and 0 < whole.float().mean() < 1
-    later = training._fed_back(config, 8, 16, target)["truth_mask"]
+    later = fed_back(config, 8, 16, target)["truth_mask"]
     assert not (later & ~whole).any()  # as the probability falls, truths only turn into predictions
 
 
@@ -634,7 +636,7 @@ def test_best_weights_are_kept_and_patience_ends_the_run(clips, held_out, tmp_pa
         seen.append(weights(model))
         return next(scores)
 
-    monkeypatch.setattr(training, "_validate", validate)
+    monkeypatch.setattr(training, "validate", validate)
     config = small(steps=20, validate_every=2, patience=2, log_every=3)
     model = build("convlstm", "tiny")
     history = train(model, clips, config, out=tmp_path, validation=held_out)
@@ -734,7 +736,7 @@ def test_parts_must_be_equal(clips):
     with pytest.raises(ValueError, match=r"batch_size 6 cannot be cut into 4 equal parts \(accumulate\)"):
         TrainConfig(batch_size=6, accumulate=4)
     with pytest.raises(ValueError, match="batch_size 6 cannot be cut into equal parts for 2 processes × 2"):
-        training._check(build("convlstm", "tiny"), clips, small(batch_size=6, accumulate=2), None, 2)
+        check_fits(build("convlstm", "tiny"), clips, small(batch_size=6, accumulate=2), None, 2)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")

@@ -11,6 +11,7 @@ import torch
 import framepred as fp
 from framepred import throughput
 from framepred.models.flops import operations_per_clip
+from framepred.step import TrainingStep
 from framepred.throughput import Measurements, drawing, generating, load_measurements, peak, time_it, training
 
 
@@ -41,6 +42,17 @@ def test_training_is_measured_in_clips_and_in_operations(network, way, clips):
     assert row["clips_per_second"] > 0 and row["memory_bytes"] > 0
     counted = operations_per_clip(fp.build(network, "tiny"), 3, 2, 32)
     assert row["operations_per_second"] == pytest.approx(counted * row["clips_per_second"])
+
+
+@pytest.mark.parametrize("way", ["plain", "eager"])
+def test_what_is_timed_is_the_step_of_the_training_loop(way, clips, monkeypatch):
+    made, original = [], TrainingStep.__call__
+    monkeypatch.setattr(TrainingStep, "__call__", lambda self, k, loss: made.append(k) or original(self, k, loss))
+    fp.train(fp.build("convlstm", "tiny"), clips, fp.TrainConfig(steps=2, batch_size=2, context=3, horizon=2))
+    assert made == [0, 1]
+    made.clear()
+    training("convlstm", "tiny", way, clips, 2, "cpu", 0.01, context=3, horizon=2)
+    assert made == list(range(len(made))) and len(made) > throughput.ROUNDS
 
 
 def test_memory_kept_grows_with_the_batch(clips):

@@ -103,8 +103,7 @@ def _checkpoints(folder: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | 
     They are as large as each other, and there is little room. A run that has made all its steps can only grow, so of the two
     it needs the second alone; what its rate fell to travels as its weights.
     """
-    from framepred.checkpoints import load_checkpoint
-    from framepred.training import grows_from
+    from framepred.checkpoints import grows_from, load_checkpoint
 
     last = load_checkpoint(folder / "checkpoints")
     stable = None if last is None else grows_from(folder / "checkpoints", last)

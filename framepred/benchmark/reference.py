@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from framepred.digits import GLYPH_SIZE
 from framepred.metrics import cross_entropy
-from framepred.models import ConvLSTM, FramePredictor, SpatioTemporal, VideoPixelNetwork
+from framepred.models import ConvLSTM, Forecast, FramePredictor, SpatioTemporal, VideoPixelNetwork
 from framepred.models.layers.convlstm_cell import ConvLSTMCell, State
 from framepred.models.layers.masked import MaskedConv2d, causal_mask
 from framepred.models.layers.warp import flow_smoothness, warp
@@ -101,9 +101,10 @@ class Plain(nn.Module):
         """The frame after that, from this frame and the state after it."""
         raise NotImplementedError
 
-    def loss(self, context: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, context: Tensor, target: Tensor) -> tuple[Tensor, Forecast]:
+        """What training minimises, and the forecast it was computed from; as `FramePredictor.loss`."""
         logits = torch.stack([step["logits"] for step in self(context, target.shape[1])], 1)
-        return cross_entropy(logits, target).mean(), logits
+        return cross_entropy(logits, target).mean(), Forecast(logits)
 
 
 class PlainConvLSTM(Plain):
@@ -134,7 +135,7 @@ class PlainSpatioTemporal(Plain):
         logits, flow = (torch.stack([step[name] for step in steps], 1) for name in ("logits", "flow"))
         prediction = logits if self.network.error is cross_entropy else logits.sigmoid()
         loss = self.network.error(prediction, target) + self.network.smoothness * flow_smoothness(flow)
-        return loss.mean(), logits
+        return loss.mean(), Forecast(logits)
 
 
 class PlainVideoPixelNetwork(Plain):
@@ -162,7 +163,7 @@ class PlainVideoPixelNetwork(Plain):
         logits = torch.stack([step["logits"] for step in steps], 1)
         current = torch.stack([self.decode(step["hidden"], f) for step, f in zip(steps, target.unbind(1))], 1)
         zero_frame, current_frame = (cross_entropy(x, target).mean() for x in (logits, current))
-        return network.zero_weight * zero_frame + network.current_weight * current_frame, logits
+        return network.zero_weight * zero_frame + network.current_weight * current_frame, Forecast(logits)
 
 
 # --- pixels ----------------------------------------------------------------------------------------------------------

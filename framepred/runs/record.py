@@ -24,7 +24,7 @@ PACKAGE = Path(__file__).parents[1]
 IDENTITY = ("network", "architecture", "parent", "training", "digits", "clips", "validation")  # of run.json
 
 
-class Provenance(TypedDict):
+class Provenance(TypedDict, total=False):
     """What a number needs beside it to be traced."""
 
     commit: str | None  # None if the code came without its history, and nobody said

@@ -28,9 +28,9 @@ def batch():
 def test_both_are_the_same_network(networks, batch):
     context, target = (frames[:1, -3:] for frames in batch)
     with torch.no_grad():
-        (a, forecast), (b, logits) = (networks[name].loss(context, target) for name in ("framepred", "plain"))
+        (a, forecast), (b, other) = (networks[name].loss(context, target) for name in ("framepred", "plain"))
     torch.testing.assert_close(a, b, rtol=1e-4, atol=0)
-    torch.testing.assert_close(forecast.logits, logits, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(forecast.logits, other.logits, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.benchmark(group="spatio-temporal, training step (thesis, batch 4): ours and the plain one in turn")
