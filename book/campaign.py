@@ -96,7 +96,7 @@ def show(runs: list[Run], state, minutes: float, device: str) -> None:
 
 def reopen(runs: list[Run], state) -> None:
     """Let runs that are done become longer, if they have a checkpoint to go on from."""
-    from framepred.checkpoints import list_checkpoints
+    from framepred.training.checkpoints import list_checkpoints
 
     for run in runs:
         if state.done(run.name):

@@ -14,8 +14,13 @@ from . import (
     training as training,
 )
 from .analysis import report as report
-from .data import Clips as Clips, MovingDigits as MovingDigits, test_set as test_set
-from .digits import Digits as Digits, load_digits as load_digits
+from .data import (
+    Clips as Clips,
+    Digits as Digits,
+    MovingDigits as MovingDigits,
+    load_digits as load_digits,
+    test_set as test_set,
+)
 from .evaluation import PROTOCOLS as PROTOCOLS, Scores as Scores, evaluate as evaluate, predict as predict
 from .metrics import (
     absolute_error as absolute_error,

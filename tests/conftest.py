@@ -9,8 +9,8 @@ import hypothesis.configuration
 import pytest
 import torch
 
-from framepred import digits as digits_module, download
-from framepred.digits import load_digits
+from framepred.data import download, glyphs as digits_module
+from framepred.data.glyphs import load_digits
 
 # Reproducible, and without a folder of examples beside the tests.
 hypothesis.settings.register_profile("framepred", database=None, deadline=None, derandomize=True, max_examples=50)

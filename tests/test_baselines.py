@@ -11,9 +11,9 @@ import torch
 import framepred
 from framepred.baselines.fitted import CalibratedCopy, ConstantVelocity, MeanImage, _logistic_regression
 from framepred.baselines.oracle import Oracle
+from framepred.data.glyphs import load_digits
 from framepred.data.moving import Clips, MovingDigits
 from framepred.data.rendering import render, to_float
-from framepred.digits import load_digits
 from framepred.evaluation import evaluate
 from framepred.models import NETWORKS, PRESETS
 

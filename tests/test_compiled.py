@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import framepred as fp
-from framepred.compiled import compiled
 from framepred.models import ConvLSTMCell
 from framepred.models.layers.masked import ResidualBlock
+from framepred.training.compilation import compiled
 
 
 @pytest.mark.parametrize("network", ["convlstm", "spatiotemporal", "vpn"])
@@ -46,7 +46,7 @@ def test_another_way_is_refused():
 MANY = """
 import torch
 import framepred as fp
-from framepred.compiled import compiled
+from framepred.training.compilation import compiled
 
 graphs = []
 

@@ -16,8 +16,8 @@ import torch
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits as load_uci
 
-from framepred import digits as module, download
-from framepred.digits import load_digits
+from framepred.data import download, glyphs as module
+from framepred.data.glyphs import load_digits
 
 # --- files in the real formats ---------------------------------------------------------------------------------------
 

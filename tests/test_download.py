@@ -11,8 +11,8 @@ import zipfile
 import pooch
 import pytest
 
-from framepred import download
-from framepred.download import Files, check_digest, file_digest
+from framepred.data import download
+from framepred.data.download import Files, check_digest, file_digest
 
 ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # SHA-256 of "abc", in FIPS 180
 

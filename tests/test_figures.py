@@ -14,8 +14,7 @@ import torch
 from matplotlib.colors import to_hex
 from scipy import stats
 
-from framepred import statistics
-from framepred.analysis import figures
+from framepred.analysis import difficulty, figures, inference
 from framepred.analysis.drift import DriftAndBlur
 
 
@@ -49,7 +48,7 @@ def test_a_box_shows_the_quartiles_and_tukeys_whiskers_of_the_chosen_frame(error
     figure = figures.box_plots({"mine": errors["mine"]}, frames=(10,))
     (ax,) = figure.axes
     assert ax.get_title() == "frame 10"
-    box = statistics.box(errors["mine"][:, 9])
+    box = inference.box(errors["mine"][:, 9])
     drawn = ax.patches[0].get_path().vertices[:, 0]
     assert (drawn.min(), drawn.max()) == pytest.approx((box.q1, box.q3))
     ends = np.concatenate([line.get_xdata() for line in ax.lines[:2]])
@@ -107,7 +106,7 @@ def test_rank_plot_has_a_panel_a_pair_and_says_spearmans_correlation(errors):
 
 def test_coefficients_are_drawn_with_their_intervals(errors):
     features = pd.DataFrame(np.random.default_rng(1).normal(size=(40, 2)), columns=["overlap", "bounces_seen"])
-    fits = {label: statistics.regress(features, nats) for label, nats in errors.items()}
+    fits = {label: difficulty.regress(features, nats) for label, nats in errors.items()}
     ax = figures.coefficients(fits).axes[0]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["overlap", "bounces seen"]
     points, _, (bars,) = ax.containers[1].lines

@@ -14,8 +14,8 @@ from framepred.analysis.recognition import (
     distort,
     train_glyph_classifier,
 )
+from framepred.data.glyphs import load_digits
 from framepred.data.moving import MovingDigits
-from framepred.digits import load_digits
 
 
 def as_letters(digits):
@@ -175,5 +175,5 @@ def test_what_cannot_be_classified_is_refused(classifier, uci):
 
 
 def test_a_classifier_is_as_large_as_its_classes():
-    classifier = GlyphClassifier(tuple("01AB"), n_digits=2)
+    classifier = GlyphClassifier(tuple("01AB"), n_digit_classes=2)
     assert classifier.eval()(torch.rand(2, 28, 28)).shape == (2, 4)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from framepred.analysis.retrieval import UNMATCHED, GlyphIndex, match_glyphs, share_of_sources
+from framepred.data.glyphs import Digits, load_digits
 from framepred.data.moving import MovingDigits
 from framepred.data.rendering import render
 from framepred.data.test_sets import TEST_SEED, test_set
-from framepred.digits import Digits, load_digits
 
 
 @pytest.fixture(scope="module")

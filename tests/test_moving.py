@@ -10,12 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from framepred import digits as digits_module
 from framepred.benchmark.reference import render_plainly
-from framepred.data import moving as module, rendering, test_sets
+from framepred.data import glyphs as digits_module, moving as module, rendering, test_sets
+from framepred.data.glyphs import Digits
 from framepred.data.moving import MovingDigits
 from framepred.data.test_sets import OriginalTestFile
-from framepred.digits import Digits
 
 # --- what the tests are made of --------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from framepred.models import ConvLSTMCell, Forecast, FramePredictor, build
-from framepred.optimisers import Muon, hidden_weights, make_optimizers, orthogonalized
-from framepred.training import TrainConfig
+from framepred.training.config import TrainConfig
+from framepred.training.optimisers import Muon, hidden_weights, make_optimizers, orthogonalized
 
 
 def noise(*shape, seed=0):

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from framepred.data.moving import MovingDigits
 from framepred.models import PredRNN, build
 from framepred.models.predrnn import SpatiotemporalLSTMCell
-from framepred.optimisers import hidden_weights
 from framepred.precision import autocast
-from framepred.training import TrainConfig, train
+from framepred.training.config import TrainConfig
+from framepred.training.loop import train
+from framepred.training.optimisers import hidden_weights
 
 CONTEXT, HORIZON = 4, 3
 

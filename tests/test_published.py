@@ -53,7 +53,7 @@ def elsewhere(tmp_path, monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=served))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(published, "CHECKOUT", tmp_path / "nothing")
-    monkeypatch.setattr("framepred.download.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("framepred.data.download.cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(published, "_source", lambda: f"http://127.0.0.1:{server.server_port}")
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""A training that is stopped, killed, spread out or moved: nothing of it is lost, and it is still the same training."""
+"""A training that is stopped, killed, spread out or moved: nothing of it is lost, and it is still the same loop."""
 
 import dataclasses
 import errno
@@ -18,18 +18,20 @@ import torch
 from torch import nn
 
 import framepred
-from framepred import checkpoints, runs, training
-from framepred.checkpoints import list_checkpoints
+from framepred import runs
+from framepred.data.glyphs import load_digits
 from framepred.data.moving import MovingDigits
-from framepred.digits import load_digits
 from framepred.evaluation import applicable
-from framepred.feedback import fed_back
-from framepred.fits import check_fits
 from framepred.models import Forecast, FramePredictor, build
-from framepred.optimisers import make_optimizers
 from framepred.runs import folder as folders, record as records
-from framepred.schedule import rate_share
-from framepred.training import TrainConfig, learning_rate, train
+from framepred.training import checkpoints, loop, validation
+from framepred.training.checkpoints import list_checkpoints
+from framepred.training.config import TrainConfig
+from framepred.training.feedback import fed_back
+from framepred.training.fits import check_fits
+from framepred.training.loop import train
+from framepred.training.optimisers import make_optimizers
+from framepred.training.schedule import learning_rate, rate_share
 
 SHAPE = {"n_digits": 1, "n_frames": 5, "frame_size": 32}
 SMALL = {"steps": 6, "batch_size": 2, "context": 3, "horizon": 2, "log_every": 4, "precision": "fp32"}
@@ -215,7 +217,7 @@ def test_a_grown_run_without_its_stable_checkpoint_goes_on_from_its_last(clips, 
 
 def test_a_stop_validates_and_leaves_the_better_weights(clips, held_out, tmp_path, monkeypatch):
     scores = iter([5.0, 3.0, 4.0, 6.0, 7.0])  # at step 2, at the stop after 3, at 4, and at 6
-    monkeypatch.setattr(training, "validate", lambda *_: next(scores))
+    monkeypatch.setattr(loop, "validate", lambda *_: next(scores))
     config = small(validate_every=2, log_every=1)
     train(build("convlstm", "tiny"), stopping_after(3, clips, config), config, out=tmp_path, validation=held_out)
     assert record(tmp_path)["kept"] == {"which": "best", "step": 3, "validation_nats": 3.0}
@@ -227,7 +229,7 @@ def test_a_stop_validates_and_leaves_the_better_weights(clips, held_out, tmp_pat
 
 def test_the_last_weights_are_kept_if_asked_for(clips, held_out, tmp_path, monkeypatch):
     scores = iter([1.0, 2.0, 3.0])
-    monkeypatch.setattr(training, "validate", lambda *_: next(scores))
+    monkeypatch.setattr(loop, "validate", lambda *_: next(scores))
     model = build("convlstm", "tiny")
     train(model, clips, small(validate_every=2, keep="last"), out=tmp_path, validation=held_out)
     assert record(tmp_path)["kept"] == {"which": "last", "step": 6, "validation_nats": 3.0}
@@ -384,7 +386,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import framepred as fp
-from framepred import checkpoints
+from framepred.training import checkpoints
 
 def die(*args):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -623,7 +625,7 @@ def test_validation_is_the_mean_over_held_out_clips(feedback, clips, held_out):
     model = build("convlstm", "tiny")
     config = small(steps=2, batch_size=4, validate_every=5, validation_clips=7, feedback=feedback)
     history = train(model, clips, config, validation=held_out)
-    context, target = held_out.sample(7, training.VALIDATION_SEED).split(3)
+    context, target = held_out.sample(7, validation.VALIDATION_SEED).split(3)
     forecast = model(context, 2, target if feedback == "teacher-forcing" else None)
     expected = framepred.cross_entropy(forecast.logits, target).mean().item()
     assert history["validation_nats"].tolist() == [pytest.approx(expected, rel=1e-5)]
@@ -636,7 +638,7 @@ def test_best_weights_are_kept_and_patience_ends_the_run(clips, held_out, tmp_pa
         seen.append(weights(model))
         return next(scores)
 
-    monkeypatch.setattr(training, "validate", validate)
+    monkeypatch.setattr(loop, "validate", validate)
     config = small(steps=20, validate_every=2, patience=2, log_every=3)
     model = build("convlstm", "tiny")
     history = train(model, clips, config, out=tmp_path, validation=held_out)

@@ -8,7 +8,8 @@ import torch
 
 import framepred as fp
 from framepred.models import SimVP, build
-from framepred.training import TrainConfig, train
+from framepred.training.config import TrainConfig
+from framepred.training.loop import train
 
 PAGE = Path(fp.__file__).parents[1] / "book" / "5-conclusion" / "3-without-recurrence.md"
 T = 4

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from framepred.data.glyphs import load_digits
 from framepred.data.moving import MovingDigits
-from framepred.digits import load_digits
 from framepred.metrics import cross_entropy, entropy_floor, squared_error
 from framepred.models import PRESETS, SpatioTemporal, build
 from framepred.models.layers.warp import flow_smoothness, warp

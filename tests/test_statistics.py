@@ -8,17 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from framepred.analysis.difficulty import clip_features, regress
 from scipy import stats
 from sklearn.linear_model import LinearRegression
 
-from framepred import statistics as st
-from framepred.data.moving import Clips, MovingDigits
-from framepred.data.rendering import render
-from framepred.data.streams import uniform, unit_vector
-from framepred.statistics import (
+from framepred.analysis import inference as st
+from framepred.analysis.inference import (
     Estimate,
     box,
-    clip_features,
     compare_paired,
     compare_unpaired,
     disagreement,
@@ -26,8 +23,10 @@ from framepred.statistics import (
     per_clip,
     per_frame,
     rank_correlation,
-    regress,
 )
+from framepred.data.moving import Clips, MovingDigits
+from framepred.data.rendering import render
+from framepred.data.streams import uniform, unit_vector
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import framepred as fp
-from framepred import throughput
+from framepred.benchmark import throughput
+from framepred.benchmark.throughput import Measurements, drawing, generating, load_measurements, peak, time_it, training
 from framepred.models.flops import operations_per_clip
-from framepred.step import TrainingStep
-from framepred.throughput import Measurements, drawing, generating, load_measurements, peak, time_it, training
+from framepred.training.step import TrainingStep
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,9 @@ import framepred
 from framepred.data.moving import MovingDigits
 from framepred.models import build
 from framepred.precision import autocast
-from framepred.training import SCHEDULES, TrainConfig, train
+from framepred.training.config import TrainConfig
+from framepred.training.loop import train
+from framepred.training.schedule import SCHEDULES
 
 
 @pytest.fixture(scope="module")

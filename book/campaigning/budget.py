@@ -102,7 +102,7 @@ def plan_steps(
 
     first: the plan before was a guess, from which nothing follows.
     """
-    from framepred.schedule import DECAY
+    from framepred.training.schedule import DECAY
 
     more = speed.steps_in(MARGIN * seconds, validate_every)
     if schedule == "warmup-stable-decay" and done > int(DECAY * planned):  # grown, it goes back to where its rate fell

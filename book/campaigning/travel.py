@@ -103,7 +103,7 @@ def _checkpoints(folder: Path) -> tuple[dict[str, Any] | None, dict[str, Any] | 
     They are as large as each other, and there is little room. A run that has made all its steps can only grow, so of the two
     it needs the second alone; what its rate fell to travels as its weights.
     """
-    from framepred.checkpoints import grows_from, load_checkpoint
+    from framepred.training.checkpoints import grows_from, load_checkpoint
 
     last = load_checkpoint(folder / "checkpoints")
     stable = None if last is None else grows_from(folder / "checkpoints", last)
@@ -226,7 +226,7 @@ def _make_ready(ready: State, name: str, files: dict[str, bytes]) -> None:
 
 def _write_checkpoints(run: Path, resume: bytes | None, stable: bytes | None) -> None:
     """Write the last checkpoint and the one that a run grows from. One that comes alone is both: there the run goes on."""
-    from framepred.checkpoints import save_checkpoint, save_stable
+    from framepred.training.checkpoints import save_checkpoint, save_stable
 
     for save, content in ((save_stable, stable), (save_checkpoint, resume or stable)):
         if content is not None:

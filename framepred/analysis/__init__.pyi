@@ -1,6 +1,8 @@
 from . import (
+    difficulty as difficulty,
     drift as drift,
     figures as figures,
+    inference as inference,
     prior_work as prior_work,
     recognition as recognition,
     reporting as reporting,

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from framepred.statistics import Regression, interval, per_clip, per_frame, rank_correlation
+from framepred.analysis.difficulty import Regression
+from framepred.analysis.inference import interval, per_clip, per_frame, rank_correlation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from framepred.digits import GLYPH_SIZE, Digits
+from framepred.data.glyphs import GLYPH_SIZE, Digits
 
 STEPS, BATCH = 450, 96
 MOST_BLUR = 2.0  # standard deviation in pixels; beyond it the strokes of an 8 close

@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from framepred import baselines, statistics
-from framepred.analysis import figures
+from framepred import baselines
+from framepred.analysis import difficulty, figures, inference
 from framepred.analysis.drift import drift_and_blur
+from framepred.data.glyphs import load_digits
 from framepred.data.moving import Clips, MovingDigits
 from framepred.data.test_sets import test_set
-from framepred.digits import load_digits
 from framepred.evaluation import Scores, applicable, evaluate, informed
 from framepred.files import save_arrays, write_whole
 from framepred.metrics import cross_entropy, entropy_floor
@@ -165,7 +165,7 @@ def _protocols(work: _Report) -> None:
     rows |= {(label, "rollout"): scores for label, scores in work.others.items()}
     table = {
         key: {
-            "nats per frame": str(statistics.interval(scores.nats)),
+            "nats per frame": str(inference.interval(scores.nats)),
             "first frame": f"{scores.nats[:, 0].mean():.1f}",
             "last frame": f"{scores.nats[:, -1].mean():.1f}",
             "squared error": f"{scores.squared_error.mean():.1f}",
@@ -192,7 +192,7 @@ def _frames(work: _Report) -> None:
         figures.errors_by_frame(networks, floor=work.two().floor, baselines=others),
         "Mean error of each predicted frame, with 95% intervals.",
     )
-    table = {label: statistics.per_frame(nats)["mean"] for label, nats in (networks | others).items()}
+    table = {label: inference.per_frame(nats)["mean"] for label, nats in (networks | others).items()}
     work.table("frames", pd.DataFrame(table).round(1))
 
 
@@ -206,10 +206,10 @@ def _distributions(work: _Report) -> None:
         figures.box_plots({work.name: nats}, frames=("mean", 1, last)),
         "Errors of single clips: boxes span the quartiles, whiskers reach to 1.5 times their length.",
     )
-    work.table("distribution", pd.DataFrame({key: vars(statistics.box(v)) for key, v in panels.items()}).T.round(2))
-    features = statistics.clip_features(test_set(f"{work.source}-2", work.n).sample())
+    work.table("distribution", pd.DataFrame({key: vars(inference.box(v)) for key, v in panels.items()}).T.round(2))
+    features = difficulty.clip_features(test_set(f"{work.source}-2", work.n).sample())
     features = features.loc[:, features.nunique() > 1]
-    regression = statistics.regress(features, nats)
+    regression = difficulty.regress(features, nats)
     work.figure(
         figures.coefficients({work.name: regression}),
         f"What one standard deviation more of a feature costs; together they explain {100 * regression.r2:.0f}% of the variance.",
@@ -244,8 +244,8 @@ def _training_digits(work: _Report) -> None:
     train = work.score(f"{work.source}-train-2")
     test = work.two().nats[: len(train.nats)]
     excess = {"training digits": train.nats - train.floor, "test digits": test - work.two().floor[: len(test)]}
-    found = statistics.compare_paired(excess["training digits"], excess["test digits"])
-    rows = {key: {"nats per frame above the floor": str(statistics.interval(values))} for key, values in excess.items()}
+    found = inference.compare_paired(excess["training digits"], excess["test digits"])
+    rows = {key: {"nats per frame above the floor": str(inference.interval(values))} for key, values in excess.items()}
     rows["difference"] = {"nats per frame above the floor": str(found)}
     work.section("Training digits and test digits", "The same paths with digits of the training and of the test set.")
     work.table("over-fitting", pd.DataFrame(rows).T)
@@ -263,8 +263,8 @@ def _more_digits(work: _Report) -> None:
     )
     rows = {
         k: {
-            "nats per frame": str(statistics.interval(nats)),
-            "above the floor": str(statistics.interval(nats - floor[k])),
+            "nats per frame": str(inference.interval(nats)),
+            "above the floor": str(inference.interval(nats - floor[k])),
         }
         for k, nats in by_digits.items()
     }
@@ -287,8 +287,8 @@ def _letters(work: _Report) -> None:
         work.figure(figures.box_plots(nats, frames=("mean",)), "Errors of clips with one digit and with one letter.")
     rows = {
         name: {
-            "nats per frame": str(statistics.interval(s.nats)),
-            "above the floor": str(statistics.interval(s.nats - s.floor)),
+            "nats per frame": str(inference.interval(s.nats)),
+            "above the floor": str(inference.interval(s.nats - s.floor)),
         }
         for name, s in scores.items()
     }
@@ -319,9 +319,9 @@ def _drift(work: _Report) -> None:
     frames = (0, target.shape[1] // 2 - 1, target.shape[1] - 1)
     rows = {
         (label, t + 1): {
-            "drift, px": str(statistics.interval(f.drift[:, t].mean(1))),
-            "structure, nats": str(statistics.interval(f.structure[:, t])),
-            "displacement, nats": str(statistics.interval(f.displacement[:, t])),
+            "drift, px": str(inference.interval(f.drift[:, t].mean(1))),
+            "structure, nats": str(inference.interval(f.structure[:, t])),
+            "displacement, nats": str(inference.interval(f.displacement[:, t])),
         }
         for label, f in found.items()
         for t in frames

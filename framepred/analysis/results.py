@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from framepred.config import MAY_CHANGE, TrainConfig
 from framepred.data.streams import shuffled
 from framepred.models import FramePredictor
 from framepred.models.flops import operations_per_clip
 from framepred.runs import load, load_history, load_scores, run_folder, run_record
 from framepred.runs.published import published_runs
 from framepred.runs.record import IDENTITY, RunRecord
+from framepred.training.config import MAY_CHANGE, TrainConfig
 
 CLIPS = {"n_digits": 2, "n_frames": 20, "frame_size": 64, "speed": 0.1, "acceleration": 0.0}  # of the thesis
 # A network whose training takes so many operations a clip predicts a clip within about a second on two CPU cores.

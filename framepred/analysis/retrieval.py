@@ -25,7 +25,7 @@ from jaxtyping import Float, UInt8
 from scipy import ndimage
 from torch import Tensor
 
-from framepred.digits import GLYPH_SIZE, Digits
+from framepred.data.glyphs import GLYPH_SIZE, Digits
 
 UNMATCHED = "unmatched"
 STRIP = 5  # rows or columns: few, so that a glyph often has them to itself, yet enough to tell it from 70,000 others

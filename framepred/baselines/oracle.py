@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from framepred.data.glyphs import GLYPH_SIZE
 from framepred.data.moving import Clips
 from framepred.data.rendering import render
-from framepred.digits import GLYPH_SIZE
 from framepred.models.base import Forecast, FramePredictor
 
 CUTS = (0.1, 0.3, 0.5, 0.7, 0.9)  # greys at which frames and glyphs are compared

@@ -1,1 +1,1 @@
-from . import reference as reference
+from . import reference as reference, throughput as throughput

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from framepred.digits import GLYPH_SIZE
+from framepred.data.glyphs import GLYPH_SIZE
 from framepred.metrics import cross_entropy
 from framepred.models import ConvLSTM, Forecast, FramePredictor, SpatioTemporal, VideoPixelNetwork
 from framepred.models.layers.convlstm_cell import ConvLSTMCell, State

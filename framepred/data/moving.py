@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from framepred.data.glyphs import GLYPH_SIZE, Digits
 from framepred.data.rendering import render, to_float
 from framepred.data.streams import shuffled, to_device, uniform, unit_vector
-from framepred.digits import GLYPH_SIZE, Digits
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from framepred.digits import GLYPH_SIZE
+from framepred.data.glyphs import GLYPH_SIZE
 
 CHUNK = 32  # clips rendered at a time on the CPU: 2.6 MB of frames, which stay in the cache while glyphs are pasted
 

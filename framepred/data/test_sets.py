@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from framepred.data.download import check_digest
+from framepred.data.glyphs import GLYPH_SIZE, load_digits
 from framepred.data.moving import Clips, MovingDigits
 from framepred.data.rendering import to_float
-from framepred.digits import GLYPH_SIZE, load_digits
-from framepred.download import check_digest
 
 TEST_SEED = 20_150_216  # the month in which Srivastava et al. published the data; not a seed anyone trains with
 

@@ -32,7 +32,7 @@ class Hardware:
 
 
 # As their data sheets have it (dense, without sparsity). A large matrix product reaches about 80% of the first number:
-# `framepred.throughput.peak` measures what it is.
+# `framepred.benchmark.throughput.peak` measures what it is.
 H200 = Hardware("NVIDIA H200", 989.5e12, 4.8e12)
 H100 = Hardware("NVIDIA H100", 989.5e12, 3.35e12)
 

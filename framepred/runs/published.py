@@ -10,7 +10,7 @@ import json
 from importlib.metadata import distribution
 from pathlib import Path
 
-from framepred import download
+from framepred.data import download
 
 REGISTRY = Path(__file__).with_name("published.txt")
 CHECKOUT = Path(__file__).parents[2] / "book" / "runs"

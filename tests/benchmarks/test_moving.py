@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from framepred.benchmark.reference import render_plainly
+from framepred.data.glyphs import load_digits
 from framepred.data.moving import MovingDigits
-from framepred.digits import load_digits
 
 BATCH = 64
 SPEEDUP = 2.0

@@ -10,7 +10,8 @@ from framepred.data.moving import MovingDigits
 from framepred.data.test_sets import test_set
 from framepred.evaluation import evaluate
 from framepred.models import build
-from framepred.training import TrainConfig, train
+from framepred.training.config import TrainConfig
+from framepred.training.loop import train
 
 STEPS = 1500  # of eight clips; the rate has fallen to zero after them
 

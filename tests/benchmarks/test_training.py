@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from framepred.data.glyphs import load_digits
 from framepred.data.moving import MovingDigits
-from framepred.digits import load_digits
 from framepred.models import Forecast, FramePredictor, build
 from framepred.precision import autocast
-from framepred.training import TrainConfig, train
+from framepred.training.config import TrainConfig
+from framepred.training.loop import train
 
 BATCH, STEPS, ROUNDS = 4, 20, 4
 OVERHEAD = 0.03

@@ -783,7 +783,7 @@ def test_what_is_packed_is_adopted_and_goes_on_elsewhere(far, tmp_path, monkeypa
 
 
 def test_a_checkpoint_travels_with_its_weights_exact_and_its_optimiser_close(far, tmp_path):
-    from framepred.checkpoints import load_checkpoint
+    from framepred.training.checkpoints import load_checkpoint
 
     travel.pack(far, tmp_path / "parts", 2**20, 8, quiet)
     travel.adopt(State(tmp_path / "home"), tmp_path / "parts", tmp_path / "published", quiet)

@@ -17,9 +17,9 @@ import papermill
 import pytest
 
 from framepred import TrainConfig
-from framepred.config import RECIPE
 from framepred.models import NETWORKS
 from framepred.runs import load_scores, read_record
+from framepred.training.config import RECIPE
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "book" / "train.py"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from framepred.config import TrainConfig
+from framepred.training.config import TrainConfig
 
 # The probability that a true frame is fed back, at share t of the part of the run that `teacher_forcing` gives.
 FEEDBACKS = {

@@ -20,17 +20,17 @@ import torch
 from torch import Tensor
 
 from framepred.benchmark.reference import Plain, plain
-from framepred.compiled import compiled
-from framepred.config import TrainConfig
 from framepred.data.moving import MovingDigits
 from framepred.files import write_whole
 from framepred.models import VideoPixelNetwork, build
 from framepred.models.flops import training_cost
-from framepred.processes import Processes
 from framepred.runs.record import provenance
-from framepred.step import TrainingStep
+from framepred.training.compilation import compiled
+from framepred.training.config import TrainConfig
+from framepred.training.processes import Processes
+from framepred.training.step import TrainingStep
 
-MEASUREMENTS = Path(__file__).parent.parent / "book" / "measurements"
+MEASUREMENTS = Path(__file__).parents[2] / "book" / "measurements"
 ROUNDS = 5
 
 
@@ -106,7 +106,7 @@ def training(
     """The speed of the steps that `framepred.train` makes, from making the clips to updating the weights.
 
     Args:
-        way: "plain" for `framepred.plain` in float32 (in tf32 on a GPU that has it); "eager" for the network as it is;
+        way: "plain" for `framepred.benchmark.reference` in float32 (in tf32 on a GPU that has it); "eager" for the network as it is;
             or a `compile` of `TrainConfig`. All but the first in bfloat16 where the device computes with it.
 
     Returns:

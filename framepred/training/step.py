@@ -1,4 +1,4 @@
-"""One step of training, as `framepred.train` makes it and `framepred.throughput` times it."""
+"""One step of training, as `framepred.train` makes it and `framepred.benchmark.throughput` times it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from framepred.config import TrainConfig
 from framepred.data.moving import MovingDigits
-from framepred.feedback import fed_back
 from framepred.metrics import cross_entropy
-from framepred.optimisers import make_optimizers, parameter_groups
 from framepred.precision import autocast
-from framepred.processes import Processes
-from framepred.schedule import rate_share
+from framepred.training.config import TrainConfig
+from framepred.training.feedback import fed_back
+from framepred.training.optimisers import make_optimizers, parameter_groups
+from framepred.training.processes import Processes
+from framepred.training.schedule import rate_share
 
 
 class TrainingStep:
@@ -107,8 +107,8 @@ def context_and_target(
 def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the averaged weights towards those of the network, by 1 - decay of the way.
 
-    `torch.optim.swa_utils.AveragedModel` does the same, but counts on the host and sends its count to the device, which
-    makes the host wait for a GPU at every step.
+    `torch.optim.swa_utils.AveragedModel` does the same, bit for bit, but takes its decay from a count of its own that would
+    have to be set after every resume; ours follows from the step.
     """
     # One operation on all of them: on a GPU each by itself would cost a launch.
     get_ema_multi_avg_fn(decay)(list(average.parameters()), list(model.parameters()), 0)

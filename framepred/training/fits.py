@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 
-from framepred.config import TrainConfig
 from framepred.data.moving import MovingDigits
 from framepred.models.base import FramePredictor
+from framepred.training.config import TrainConfig
 
 
 def check_fits(

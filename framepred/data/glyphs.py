@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from framepred import download
+from framepred.data import download
 
 SPLITS = ("train", "validation", "test")
 GLYPH_SIZE = 28

@@ -1,4 +1,4 @@
-"""What errors say: intervals, comparisons, ranks, distributions, what makes a clip hard. Thin over SciPy and statsmodels.
+"""What errors say: intervals, comparisons, ranks, distributions. Thin over SciPy.
 
 Errors are arrays (clips, frames), such as `Scores.nats`, or one number a clip. Where a number a clip is needed, frames
 are averaged first, as the thesis does; for one frame pass its column, `scores.nats[:, 9]`. The clip is the unit of
@@ -9,18 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Int
 from numpy.typing import ArrayLike
 from scipy import stats
-from torch import Tensor
-
-from framepred.data.moving import Clips
-from framepred.data.rendering import CHUNK, render
 
 RESAMPLES = 2_000
 
@@ -75,16 +70,6 @@ class Box:
     skewness: float
 
 
-@dataclass(frozen=True, eq=False)
-class Regression:
-    """A linear model of the errors. `table` has a row a feature: the change of the error, in nats, that comes with one
-    standard deviation more of the feature while the others stay; and its interval."""
-
-    table: pd.DataFrame = field(repr=False)  # columns nats, low, high
-    mean: float
-    r2: float  # the share of the errors' variance that the features explain
-
-
 # --- intervals -------------------------------------------------------------------------------------------------------
 
 
@@ -107,7 +92,7 @@ def per_frame(values: ArrayLike, confidence: float = 0.95, seed: int = 0) -> pd.
 
     All frames share their resamples, since clips are drawn whole.
     """
-    errors = _checked(values, "values", dimensions=(2,))
+    errors = checked(values, "values", dimensions=(2,))
     low, high = _bootstrap((errors,), np.mean, confidence, seed)
     frames = pd.RangeIndex(1, errors.shape[1] + 1, name="frame")
     return pd.DataFrame({"mean": errors.mean(0), "low": low, "high": high}, index=frames)
@@ -127,7 +112,7 @@ def compare_unpaired(first: ArrayLike, second: ArrayLike, confidence: float = 0.
     if np.ptp(a) == np.ptp(b) == 0:
         raise ValueError("the errors do not vary in either sample, so a t-test has nothing to measure the gap against")
     result = stats.ttest_ind(b, a, equal_var=False)
-    low, high = result.confidence_interval(_confidence(confidence))
+    low, high = result.confidence_interval(checked_confidence(confidence))
     difference = Estimate(float(b.mean() - a.mean()), float(low), float(high), confidence)
     return Comparison(difference, float(result.pvalue), "Welch's t-test")
 
@@ -189,91 +174,16 @@ def box(values: ArrayLike) -> Box:
     )  # fmt: skip
 
 
-# --- what makes a clip hard ------------------------------------------------------------------------------------------
-
-
-def clip_features(clips: Clips, context: int = 10) -> pd.DataFrame:
-    """What could make a clip hard to predict, a row a clip:
-
-    - `overlap`: pixels on which two glyphs or more have ink, mean over the frames to predict;
-    - `bounces_seen`, `bounces_ahead`: how often a glyph turns at a wall in the context and in the frames to predict;
-    - `ink`: grey of the clip's glyphs, summed, in white pixels.
-
-    A turn counts in the last frame at the wall, once for each axis; one that the clip's first or last frame hides, when
-    the glyph is not seen on its way to the wall or back, does not count.
-    """
-    if clips.positions.shape[2] == 0:
-        raise ValueError(
-            "these clips do not say where their glyphs are (the original test file does not); use generated ones"
-        )
-    clips.split(context)  # raises ValueError if the clips cannot be split there
-    overlap = torch.cat(
-        [
-            _overlap(clips.glyphs[i : i + CHUNK], clips.positions[i : i + CHUNK, context:], clips.frames.shape[-1])
-            for i in range(0, len(clips), CHUNK)
-        ]
-    )
-    turns = _turns(clips.positions.cpu().numpy(), clips.frames.shape[-1] - clips.glyphs.shape[-1]).sum((2, 3))
-    return pd.DataFrame(
-        {
-            "overlap": overlap.cpu().numpy(),
-            "bounces_seen": turns[:, :context].sum(1),
-            "bounces_ahead": turns[:, context:].sum(1),
-            "ink": clips.glyphs.double().sum((1, 2, 3)).cpu().numpy() / 255,
-        }
-    )
-
-
-def regress(features: pd.DataFrame, errors: ArrayLike, confidence: float = 0.95) -> Regression:
-    """Ordinary least squares of the per-clip errors on standardised features.
-
-    The intervals hold where the errors scatter more for some clips than for others, as they do: standard errors are
-    HC3 (MacKinnon and White 1985).
-
-    Raises:
-        ValueError: if a feature is constant or follows from the others, so that no coefficient can be its own; or if one
-            clip alone decides a coefficient, of which HC3 then knows no error.
-    """
-    from statsmodels.regression.linear_model import OLS  # a fifth of the time that statsmodels.api takes to import
-
-    x, y = _checked(features, "features", dimensions=(2,)), per_clip(errors, "errors")
-    n, k = x.shape
-    if len(y) != n:
-        raise ValueError(f"features describe {n} clips and errors {len(y)}; expected the same clips in the same order")
-    if n < k + 3:
-        raise ValueError(f"{n} clips are too few for {k} features; expected at least {k + 3}")
-    constant = [str(name) for name, column in zip(features.columns, x.T) if np.ptp(column) == 0]
-    if constant:
-        raise ValueError(f"the same in every clip: {', '.join(constant)}; drop them from the features")
-    z = np.column_stack([np.ones(n), (x - x.mean(0)) / x.std(0)])
-    if np.linalg.matrix_rank(z) <= k:
-        raise ValueError(f"one of {', '.join(map(str, features.columns))} follows from the others; drop it")
-    fit = OLS(y, z).fit()
-    leverage = np.einsum("ij,jk,ik->i", z, fit.normalized_cov_params, z)
-    if leverage.max() > 1 - 1e-9:
-        raise ValueError(
-            f"clip {leverage.argmax()} alone decides a coefficient, which then has no interval; "
-            "drop the feature that sets it apart, or take more clips"
-        )
-    fit = fit.get_robustcov_results("HC3", use_t=True)
-    table = np.column_stack([fit.params, fit.conf_int(1 - _confidence(confidence))])[1:]
-    return Regression(
-        pd.DataFrame(table, features.columns, ["nats", "low", "high"]),
-        float(fit.params[0]),
-        float(fit.rsquared) if np.ptp(y) else 0.0,
-    )
-
-
 # --- inside ----------------------------------------------------------------------------------------------------------
 
 
 def per_clip(values: ArrayLike, name: str = "values") -> np.ndarray:
     """One error a clip, float64 (clips,): the mean over frames if there are frames."""
-    errors = _checked(values, name, dimensions=(1, 2))
+    errors = checked(values, name, dimensions=(1, 2))
     return errors.mean(1) if errors.ndim == 2 else errors
 
 
-def _checked(values: ArrayLike, name: str, dimensions: tuple[int, ...]) -> np.ndarray:
+def checked(values: ArrayLike, name: str, dimensions: tuple[int, ...]) -> np.ndarray:
     array = np.asarray(values, np.float64)
     if array.ndim not in dimensions or 0 in array.shape or len(array) < 2:
         expected = " or ".join({1: "(clips,)", 2: "(clips, columns)"}[d] for d in dimensions)
@@ -293,7 +203,7 @@ def _two(first: ArrayLike, second: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     return a, b
 
 
-def _confidence(confidence: float) -> float:
+def checked_confidence(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a share between 0 and 1, such as 0.95")
     return confidence
@@ -306,7 +216,7 @@ def _bootstrap(
     # BCa's jackknife ranks 10,000 clips 10,000 times, for samples so large that both intervals agree.
     result = stats.bootstrap(
         samples, statistic, axis=0, paired=paired, method="percentile", n_resamples=RESAMPLES,
-        confidence_level=_confidence(confidence), random_state=np.random.default_rng(seed),
+        confidence_level=checked_confidence(confidence), random_state=np.random.default_rng(seed),
         batch=max(1, 2_000_000 // samples[0].size),
     )  # fmt: skip
     return result.confidence_interval
@@ -315,27 +225,3 @@ def _bootstrap(
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
     (aa, ab), (_, bb) = np.cov(stats.rankdata(a), stats.rankdata(b))  # exact, so that equal orders give 1 and no less
     return float(ab / np.sqrt(aa * bb))
-
-
-def _overlap(glyphs: Tensor, positions: Tensor, size: int) -> Tensor:
-    """Pixels a frame on which two glyphs or more have ink, the mean over the frames: (B,)."""
-    inked = (glyphs > 0).to(torch.uint8)
-    alone = [render(inked[:, g : g + 1], positions[:, :, g : g + 1], size) for g in range(glyphs.shape[1])]
-    covered = torch.stack(alone).sum(0)
-    return (covered > 1).sum((2, 3, 4)).double().mean(1)
-
-
-def _turns(positions: np.ndarray, free_range: int) -> np.ndarray:
-    """Whether each coordinate turns at a wall: bool, of the shape (B, T, G, 2) of the positions.
-
-    Positions are truncated to whole pixels, so a glyph can show 0 for a frame or more around its contact with the left
-    or upper wall; the runs at one place are what is compared with the frames before and after them.
-    """
-    turns = np.zeros(positions.shape, bool)
-    arriving = np.zeros_like(positions[:, 0])  # direction of the last step that was seen, 0 before the first
-    for t in range(1, positions.shape[1]):
-        step = np.sign(positions[:, t] - positions[:, t - 1])
-        at_wall = (positions[:, t - 1] == 0) | (positions[:, t - 1] == free_range)
-        turns[:, t - 1] = (step * arriving == -1) & at_wall
-        arriving = np.where(step == 0, arriving, step)
-    return turns

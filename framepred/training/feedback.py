@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from framepred.config import TrainConfig
 from framepred.data.streams import to_device, uniform
-from framepred.schedule import truth_probability
+from framepred.training.config import TrainConfig
+from framepred.training.schedule import truth_probability
 
 FEEDBACK_STREAM = 2**62  # of a seed's random numbers: far from those that make the clips
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from framepred.files import write_whole
-from framepred.schedule import DECAY
+from framepred.training.schedule import DECAY
 
 KEEP = 2
 

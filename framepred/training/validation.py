@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from framepred.config import TrainConfig
 from framepred.data.moving import MovingDigits
 from framepred.metrics import cross_entropy
 from framepred.models.base import FramePredictor
 from framepred.precision import autocast
-from framepred.processes import Processes
-from framepred.step import context_and_target
+from framepred.training.config import TrainConfig
+from framepred.training.processes import Processes
+from framepred.training.step import context_and_target
 
 VALIDATION_SEED = 20_150_613  # the day on which the ConvLSTM was put on arXiv; all runs are validated on the same clips
 

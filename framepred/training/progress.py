@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from framepred.checkpoints import list_checkpoints
-from framepred.config import TrainConfig
-from framepred.schedule import learning_rate
+from framepred.training.checkpoints import list_checkpoints
+from framepred.training.config import TrainConfig
+from framepred.training.schedule import learning_rate
 
 if TYPE_CHECKING:
     import pandas

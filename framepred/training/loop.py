@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from tqdm import tqdm
 
-from framepred.checkpoints import signals_noted
-from framepred.compiled import compiled
-from framepred.config import TrainConfig
 from framepred.data.moving import MovingDigits
-from framepred.fits import check_fits
-from framepred.folder import Folder
 from framepred.models.base import FramePredictor
-from framepred.processes import Processes
-from framepred.progress import Pace, Progress
 from framepred.runs import load_history, read_record
 from framepred.runs.folder import save_run
 from framepred.runs.loading import load_weights, weights_of
 from framepred.runs.record import Kept, RunRecord, describe, provenance
-from framepred.schedule import DECAY
-from framepred.step import TrainingStep
-from framepred.validation import validate
+from framepred.training.checkpoints import signals_noted
+from framepred.training.compilation import compiled
+from framepred.training.config import TrainConfig
+from framepred.training.fits import check_fits
+from framepred.training.processes import Processes
+from framepred.training.progress import Pace, Progress
+from framepred.training.run_folder import Folder
+from framepred.training.schedule import DECAY
+from framepred.training.step import TrainingStep
+from framepred.training.validation import validate
 
 if TYPE_CHECKING:
     import pandas

@@ -9,8 +9,8 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from framepred.config import TrainConfig
 from framepred.precision import computes_bf16
+from framepred.training.config import TrainConfig
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:

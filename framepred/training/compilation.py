@@ -8,10 +8,10 @@ from typing import get_args
 
 import torch
 
-from framepred.config import CompileMode
 from framepred.models.base import FramePredictor
 from framepred.models.layers.convlstm_cell import ConvLSTMCell
 from framepred.models.layers.masked import ResidualBlock
+from framepred.training.config import CompileMode
 
 
 @contextmanager

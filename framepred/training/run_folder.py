@@ -6,11 +6,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from framepred.checkpoints import save_checkpoint, save_stable, to_go_on_from
-from framepred.config import MAY_CHANGE
-from framepred.processes import Processes
 from framepred.runs.folder import claim, held, sweep
 from framepred.runs.record import RunRecord
+from framepred.training.checkpoints import save_checkpoint, save_stable, to_go_on_from
+from framepred.training.config import MAY_CHANGE
+from framepred.training.processes import Processes
 
 
 class Folder:

@@ -34,7 +34,7 @@ class TrainConfig:
         With "warmup-stable-decay" that is where its rate began to fall, if it fell already.
     batch_size: clips a step, over all processes. Step k uses clips k·batch_size, … of `seed`.
     accumulate: parts that the batch is computed in, one after the other, to save memory.
-    optimizer: "adam", "rmsprop" as in the thesis, or "muon": `framepred.optimisers.Muon` for the weights between layers
+    optimizer: "adam", "rmsprop" as in the thesis, or "muon": `framepred.training.optimisers.Muon` for the weights between layers
         (see `FramePredictor.adam_layers`) and Adam for the rest.
     learning_rate: the largest one of Adam or RMSProp. The thesis starts from 1e-3 (ConvLSTM), 1e-4 (spatio-temporal),
         3e-4 (VPN).
@@ -54,7 +54,7 @@ class TrainConfig:
     loss_on: the frames whose error is minimised: those of the "horizon", as in the thesis, or "all" that the network can
         predict, those of the context too, each from the true frames before it.
     precision: "auto", "bf16" or "fp32"; see `autocast`.
-    compile: use torch.compile: False, True, or how; see `framepred.compiled`. It takes a while to start and pays on a
+    compile: use torch.compile: False, True, or how; see `framepred.training.compilation`. It takes a while to start and pays on a
         GPU; on a CPU it changed nothing.
     channels_last: keep images as (H, W, C) in memory, which convolutions on recent GPUs prefer.
     validate_every: steps between two validations, on `validation_clips` clips of the digits given to `train`. A session
