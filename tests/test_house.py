@@ -1,0 +1,145 @@
+"""The house: which part of the package may import which, and how large its rooms are."""
+
+import ast
+import graphlib
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+import framepred
+
+PACKAGE = Path(framepred.__file__).parent
+# From the ground up: a part imports what stands before it, and nothing that comes after.
+CORE = ("files", "precision", "metrics", "data", "models", "baselines", "runs", "training", "evaluation")
+ABOVE = ("players", "exercises", "benchmark", "analysis")
+STOREYS = (*CORE, *ABOVE)
+MODULES = {
+    path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+
+
+def part(module):
+    """The part that a module belongs to: "models" for "models.layers.warp"."""
+    return module.split(".")[0]
+
+
+def imports(path):
+    """The modules of this package that a file imports, with the names: ("models.base", "FramePredictor")."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and part(node.module) == "framepred":
+            for alias in node.names:
+                yield node.module.removeprefix("framepred").removeprefix("."), alias.name
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if part(alias.name) == "framepred":
+                    yield alias.name.removeprefix("framepred").removeprefix("."), ""
+
+
+def named_by(package):
+    """Which module of a package has a name that the package passes on: {"build": "models.presets"}."""
+    stub = PACKAGE / package.replace(".", "/") / "__init__.pyi"
+    lists = ast.parse(stub.read_text(encoding="utf-8")).body if stub.exists() else []
+    froms = [node for node in lists if isinstance(node, ast.ImportFrom)]
+    return {
+        name.name: ".".join(filter(None, (package, node.module, "" if node.module else name.name)))
+        for node in froms
+        for name in node.names
+    }
+
+
+def code_lines(path):
+    """The lines of a file that hold code: neither blank, nor comment, nor docstring."""
+    text = path.read_text(encoding="utf-8")
+    lines = set()
+    nothing = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    for token in tokenize.generate_tokens(iter(text.splitlines(keepends=True)).__next__):
+        if token.type not in nothing:
+            lines |= set(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines -= set(range(node.lineno, node.end_lineno + 1))
+    return lines
+
+
+def test_every_module_has_its_place():
+    assert {part(module) for module in MODULES} == {*STOREYS, "__init__"}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "__init__"])
+def test_imports_point_downwards(module):
+    up = []
+    for imported, name in imports(MODULES[module]):
+        to = part(imported) if imported else name
+        if to == "__version__":
+            continue
+        if STOREYS.index(to) > STOREYS.index(part(module)):
+            up.append(f"{module} imports {imported}.{name}")
+    assert not up
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    graph = {}
+    for module, path in MODULES.items():
+        found = graph.setdefault(module, set())
+        for imported, name in imports(path):
+            if f"{imported}.{name}" in MODULES:
+                found.add(f"{imported}.{name}")
+            else:
+                found.add(imported if imported in MODULES else named_by(imported).get(name, imported))
+    assert "models.presets" in graph["runs.loading"] and "training.config" in graph["training.schedule"]
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+@pytest.mark.parametrize("module", list(MODULES))
+def test_private_names_stay_in_their_package(module):
+    folder = module.rpartition(".")[0]
+    taken = [
+        f"{imported}.{name}"
+        for imported, name in imports(MODULES[module])
+        if ((name.startswith("_") and name != "__version__") or "._" in imported)
+        and not imported.startswith(folder or "-")
+    ]
+    assert not taken
+
+
+def test_the_core_can_be_read_through():
+    later = ("models.predrnn", "models.simvp")  # networks to compare the three with
+    core = [path for module, path in MODULES.items() if part(module) in CORE and module not in later]
+    assert sum(len(code_lines(path)) for path in core) <= 3000
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if part(module) in CORE])
+def test_rooms_of_the_core_are_small(module):
+    path = MODULES[module]
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+    code = code_lines(path)
+    functions = [
+        node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)
+    ]
+    assert [f.name for f in functions if len(code & set(range(f.lineno, f.end_lineno + 1))) > 60] == []
+
+
+def test_the_picture_in_contributing_is_true():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn = re.search(r"^```\n(analysis/.*?)```", text, re.MULTILINE | re.DOTALL)
+    assert drawn
+    above, core = (part.splitlines() for part in drawn[1].split("-- the core ", 1))
+    rows = {}
+    for row in (*above, *core[1:]):
+        name, *modules = row.split()
+        rows[name.removesuffix(".py").removesuffix("/")] = {module.removesuffix("/") for module in modules}
+    assert list(rows) == list(reversed(STOREYS))
+    for name, modules in rows.items():
+        inside = {module.split(".")[1] for module in MODULES if module.startswith(f"{name}.")}
+        assert modules == {module for module in inside if not module.startswith("_")}, name
+
+
+def test_what_contributing_points_at_is_there():
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    ways = text[text.index("Three ways through it") : text.index("The public names stand")]
+    paths = re.findall(r"`([a-z_]+/[a-z_/]+\.py|book/[^`<]+\.md|[a-z_]+\.py)`", ways)
+    assert len(paths) > 8
+    assert [path for path in paths if not ((PACKAGE / path).exists() or (PACKAGE.parent / path).exists())] == []
