@@ -42,10 +42,10 @@ def named_by(package):
     """Which module of a package has a name that the package passes on: {"build": "models.presets"}."""
     stub = PACKAGE / package.replace(".", "/") / "__init__.pyi"
     lists = ast.parse(stub.read_text(encoding="utf-8")).body if stub.exists() else []
-    froms = [node for node in lists if isinstance(node, ast.ImportFrom)]
+    lists_of_names = [node for node in lists if isinstance(node, ast.ImportFrom)]
     return {
         name.name: ".".join(filter(None, (package, node.module, "" if node.module else name.name)))
-        for node in froms
+        for node in lists_of_names
         for name in node.names
     }
 
@@ -143,3 +143,14 @@ def test_what_contributing_points_at_is_there():
     paths = re.findall(r"`([a-z_]+/[a-z_/]+\.py|book/[^`<]+\.md|[a-z_]+\.py)`", ways)
     assert len(paths) > 8
     assert [path for path in paths if not ((PACKAGE / path).exists() or (PACKAGE.parent / path).exists())] == []
+
+
+def test_no_two_functions_of_one_name_do_two_things():
+    homes = {}
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if (
+                isinstance(node, ast.FunctionDef | ast.ClassDef) and part(module) != "exercises"
+            ):  # which imitate the rest
+                homes.setdefault(node.name, []).append(module)
+    assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}

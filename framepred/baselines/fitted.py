@@ -156,7 +156,7 @@ class ConstantVelocity(_Calibrated):
         for x, y in velocities:
             difference = torch.zeros_like(last)
             for k, frame in enumerate(past, 1):
-                to, from_ = _overlap(k * x, k * y, last.shape)
+                to, from_ = _moved_by(k * x, k * y, last.shape)
                 difference += last
                 difference[to] -= last[to] - (last[to] - frame[from_]).abs_()
             costs.append(F.avg_pool2d(difference, self.WINDOW, self.BLOCK, margin))
@@ -165,12 +165,12 @@ class ConstantVelocity(_Calibrated):
         for (x, y), share in zip(velocities, shares):
             ink = last * share.repeat_interleave(self.BLOCK, 1).repeat_interleave(self.BLOCK, 2)
             for t in range(horizon):
-                to, from_ = _overlap((t + 1) * x, (t + 1) * y, last.shape)
+                to, from_ = _moved_by((t + 1) * x, (t + 1) * y, last.shape)
                 ahead[:, t][to] += ink[from_]
         return ahead.clamp_(0, 1)[:, :, None]
 
 
-def _overlap(x: int, y: int, shape: torch.Size) -> tuple[tuple, tuple]:
+def _moved_by(x: int, y: int, shape: torch.Size) -> tuple[tuple, tuple]:
     """Where the pixels of a frame go and come from if it moves by (x, y), without those that leave it."""
     to: list = [...]
     from_: list = [...]

@@ -26,7 +26,7 @@ def to_numpy(value: Any) -> np.ndarray:
     return np.asarray(value)
 
 
-def grey(name: str, value: object) -> np.ndarray:
+def grey_values(name: str, value: object) -> np.ndarray:
     """Frames as grey values: uint8 (clips, frames, height, width).
 
     Args:
@@ -81,7 +81,7 @@ def pack(data: bytes) -> str:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def film_strip(
+def contact_sheet(
     rows: Mapping[str, np.ndarray], context: int = 0, columns: int | None = None, zoom: int = 1
 ) -> Image.Image:
     """A row of frames for each name, with the frame numbers above and a wider gap after the context.
@@ -110,7 +110,7 @@ def film_strip(
 
 
 def side_by_side(rows: Mapping[str, np.ndarray], t: int, zoom: int = 1) -> Image.Image:
-    """Frame t of every row beside one another, with the names above, on black. `rows` as in `film_strip`."""
+    """Frame t of every row beside one another, with the names above, on black. `rows` as in `contact_sheet`."""
     H, W = (zoom * size for size in next(iter(rows.values())).shape[1:3])
     picture = Image.new(_mode(rows), (len(rows) * (W + GAP) - GAP, HEADING + H), "black")
     draw = ImageDraw.Draw(picture)
@@ -123,9 +123,9 @@ def side_by_side(rows: Mapping[str, np.ndarray], t: int, zoom: int = 1) -> Image
 
 
 def save(path: Path, rows: Mapping[str, np.ndarray], context: int, fps: int | float, zoom: int) -> None:
-    """Write `side_by_side` as an animation (.gif) or `film_strip` (.png)."""
+    """Write `side_by_side` as an animation (.gif) or `contact_sheet` (.png)."""
     if path.suffix == ".png":
-        film_strip(rows, context, zoom=zoom).save(path)
+        contact_sheet(rows, context, zoom=zoom).save(path)
     elif path.suffix == ".gif":
         T = len(next(iter(rows.values())))
         first, *others = (side_by_side(rows, t, zoom) for t in range(T))

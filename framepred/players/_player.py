@@ -110,7 +110,7 @@ class Player(anywidget.AnyWidget):
 
     def _strip(self) -> str:
         rows = self.pictures(self.sample)
-        return base64.b64encode(_data.png(_data.film_strip(rows, self._spec["context"], columns=10))).decode()
+        return base64.b64encode(_data.png(_data.contact_sheet(rows, self._spec["context"], columns=10))).decode()
 
     def __str__(self) -> str:
         names, spec = ", ".join(self._spec["rows"]), self._spec

@@ -50,7 +50,7 @@ class FlowPlayer(Player):
         context: int = 0,
         **options,
     ):
-        self.rows = {"frames": _data.grey("frames", frames)}
+        self.rows = {"frames": _data.grey_values("frames", frames)}
         N, T, H, W = self.rows["frames"].shape
         self.motion = -_flow(flow, (N, T, 2, H, W))
         if not 0 <= context < T or every < 1:
@@ -60,7 +60,7 @@ class FlowPlayer(Player):
         _data.check_size(7 * N * T * H * W, f"{N} clips × {T} frames and flows of {W}×{H}")
         self.rows["warped"] = _warped(self.rows["frames"], -self.motion)
         if target is not None:
-            self.rows["target"] = _data.grey("target", target)
+            self.rows["target"] = _data.grey_values("target", target)
         _data.same_shape(self.rows)
         self.reach = max(float(np.hypot(*np.moveaxis(self.motion, 2, 0)).max()), 1.0)
         clips = [

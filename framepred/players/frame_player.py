@@ -52,11 +52,11 @@ class FramePlayer(Player):
     ):
         if not rows:
             raise ValueError("no rows; expected at least one name with its frames")
-        self.rows = {str(name): _data.grey(name, frames) for name, frames in rows.items()}
+        self.rows = {str(name): _data.grey_values(name, frames) for name, frames in rows.items()}
         if isinstance(context, int | np.integer):
             n_context = context
         else:
-            before = _data.grey("context", context)
+            before = _data.grey_values("context", context)
             for name, row in self.rows.items():
                 _data.same_shape({name: row[:, :1], "context": before[:, :1]})
                 self.rows[name] = np.concatenate([before, row], 1)
