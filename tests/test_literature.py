@@ -74,6 +74,35 @@ def test_plane_shows_every_published_number_and_ours():
     assert (mine.get_xdata()[0], mine.get_ydata()[0], mine.get_color()) == (50.0, 150.0, "#029e73")
 
 
+def test_published_numbers_lie_where_their_papers_have_them():
+    (ax,) = literature.two_measures().axes
+    points = [(*line.get_xydata()[0], line.get_marker()) for line in ax.lines if len(line.get_xydata()) == 1]
+    shown = literature.published().query("test_set != 'training'")
+    assert len(points) == len(shown)
+    # Nats less 86.3, the floor; half of that is the largest squared error. Or the squared error, and twice of it.
+    for where in ((0.65, 1.3, "^"), (99.45, 198.9, "o"), (46.75, 93.5, "s"), (14.07, 28.14, "o"), (103.3, 206.6, "o")):
+        assert any(point == (pytest.approx(where[0]), pytest.approx(where[1]), where[2]) for point in points), where
+
+
+def test_a_paper_with_one_measure_could_lie_on_a_line_of_possible_places_that_ends_at_its_marker():
+    (ax,) = literature.two_measures().axes
+    lines = [line.get_xydata() for line in ax.lines]
+    (vpn,) = [xy for xy in lines if len(xy) == 2 and xy[:, 1] == pytest.approx([1.3, 1.3])]
+    assert vpn[:, 0].max() == pytest.approx(0.65) and vpn[:, 0].min() <= ax.get_xlim()[0]
+    (predrnn,) = [xy for xy in lines if len(xy) == 2 and xy[:, 0] == pytest.approx([14.07, 14.07])]
+    assert predrnn[:, 1].min() == pytest.approx(28.14) and predrnn[:, 1].max() >= ax.get_ylim()[1]
+
+
+def test_the_region_where_no_prediction_can_be_ends_at_twice_the_squared_error():
+    (ax,) = literature.two_measures().axes
+    (region,) = ax.collections
+    (path,) = region.get_paths()
+    for squared in (1.0, 20.0, 400.0):
+        assert path.contains_point((squared, 1.96 * squared)) and not path.contains_point((squared, 2.04 * squared))
+    (edge,) = [line.get_xydata() for line in ax.lines if len(line.get_xydata()) > 2]
+    assert edge[:, 1] == pytest.approx(2 * edge[:, 0])
+
+
 def test_plane_refuses_what_no_prediction_can_be():
     with pytest.raises(ValueError, match="'mine' has 99 nats above the floor and a squared error of 50"):
         literature.two_measures({"mine": ("rollout", 50.0, 99.0)})

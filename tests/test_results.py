@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from framepred import published, results, runs
 from framepred.cost import operations_per_clip
@@ -171,3 +173,21 @@ def test_times_shown_counts_the_glyphs_of_the_clips_that_a_run_and_its_parent_we
 def test_table_links_each_run_to_its_record(three_runs):
     html = results.shown_table().data
     assert 'href="../appendix/runs.html#run-b"' in html and "ConvLSTM" in html
+
+
+def test_table_shows_a_runs_parameters_the_clips_that_its_weights_have_seen_and_where(three_runs, tmp_path):
+    change(tmp_path / "b", hardware="a slide rule")
+    page = ElementTree.fromstring(results.shown_table().data)
+    columns = [cell.text for cell in page.find(".//thead").iter("th")]
+    (row,) = [["".join(cell.itertext()) for cell in row] for row in page.find(".//tbody").iter("tr")]
+    with safe_open(tmp_path / "b" / "model.safetensors", "np") as weights:
+        parameters = sum(weights.get_tensor(name).size for name in weights.keys())  # noqa: SIM118 - it is no mapping
+    clips = 1000 * runs.read_record(tmp_path / "b")["training"]["batch_size"]  # kept at step 1000
+    assert clips != parameters
+    assert dict(zip(columns[1:], row[1:])) == {
+        "run": "b",
+        "parameters": f"{parameters:,}",
+        "clips seen": f"{clips:,}",
+        "hardware": "a slide rule",
+    }
+    assert row[0] == "ConvLSTM"
