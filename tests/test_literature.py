@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Annotation
 
 import framepred as fp
 from framepred import literature
@@ -101,6 +102,28 @@ def test_the_region_where_no_prediction_can_be_ends_at_twice_the_squared_error()
         assert path.contains_point((squared, 1.96 * squared)) and not path.contains_point((squared, 2.04 * squared))
     (edge,) = [line.get_xydata() for line in ax.lines if len(line.get_xydata()) > 2]
     assert edge[:, 1] == pytest.approx(2 * edge[:, 0])
+
+
+def test_names_point_to_their_markers():
+    (ax,) = literature.two_measures().axes
+    notes = {note.get_text(): note.xy for note in ax.texts if isinstance(note, Annotation)}
+    assert notes["Kalchbrenner 2016, VPN: 87.6 nats"] == pytest.approx((0.65, 1.3))
+    (predrnn,) = [xy for name, xy in notes.items() if "PredRNN++" in name]
+    assert predrnn == pytest.approx((14.07, 28.14))
+
+
+def test_a_marker_tells_the_protocol_of_published_numbers_and_of_ours():
+    ours = {protocol: (protocol, 50.0, 150.0) for protocol in fp.PROTOCOLS}
+    (ax,) = literature.two_measures(ours).axes
+    named = {line.get_label(): line.get_marker() for line in ax.lines}
+    assert len({named[protocol] for protocol in ours}) == 3
+    assert all(named[f"published, {protocol}"] == named[protocol] for protocol in ours)
+
+
+def test_plane_takes_what_lies_on_the_bound_as_nearly_as_float32_tells():
+    literature.two_measures({"mine": ("rollout", 50.0, 100.0), "rounded": ("rollout", 50.0, 99.995)})
+    with pytest.raises(ValueError, match="'mine' has"):
+        literature.two_measures({"mine": ("rollout", 50.0, 99.9)})
 
 
 def test_plane_refuses_what_no_prediction_can_be():

@@ -121,22 +121,34 @@ def test_all_ways_but_plain_are_in_bfloat16_where_the_device_computes_with_it(wa
     assert {dtype for dtype, _ in seen} == {expected}
 
 
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_networks_are_kept_in_the_memory_format_asked_for(channels_last, clips):
+    seen = []
+    with convolutions(seen):
+        row = training(
+            "convlstm", "tiny", "eager", clips, 1, "cpu", 0.001, channels_last=channels_last, context=2, horizon=2
+        )
+    kernels = [kernel for _, kernel in seen if kernel.shape[2:] == (3, 3)]
+    assert {k.is_contiguous(memory_format=torch.channels_last) for k in kernels} == {channels_last}
+    assert row["channels_last"] == channels_last
+
+
 @pytest.mark.parametrize("way", ["plain", "eager"])
 def test_every_step_makes_other_clips_and_updates_the_weights(way, uci):
-    starts, seen = [], []
+    batches, seen = [], []
 
     class Counted(fp.MovingDigits):
         def sample(self, n, seed=0, start=0, *args, **kwargs):
-            starts.append(start)
+            batches.append(range(start, start + n))
             return super().sample(n, seed, start, *args, **kwargs)
 
     with convolutions(seen):
         training(
             "convlstm", "tiny", way, Counted(uci, 1, n_frames=4, frame_size=32), 3, "cpu", 0.01, context=2, horizon=2
         )
-    assert len(set(starts)) == len(starts) > 3
+    assert len(set().union(*batches)) == 3 * len(batches) > 9  # no clip twice
     heads = {tuple(kernel.flatten().tolist()) for _, kernel in seen if kernel.shape == (16, 32, 1, 1)}
-    assert len(heads) == len(starts)
+    assert len(heads) == len(batches)
 
 
 @pytest.mark.parametrize("way", ["plain", "eager"])
@@ -161,19 +173,19 @@ def test_generator_and_drawing_are_measured(clips):
 
 
 def test_speed_of_the_generator_is_that_of_frames_of_the_type(uci, pretend):
-    now, starts = 0.0, []
+    now, batches = 0.0, []
     pretend(lambda: now)
 
     class Timed(fp.MovingDigits):
         def sample(self, n, seed=0, start=0, device="cpu", dtype=torch.float32):
             nonlocal now
             now += {torch.float32: 4.0, torch.uint8: 0.5}[dtype]
-            starts.append((start, n))
+            batches.append(range(start, start + n))
             return super().sample(n, seed, start, device, dtype)
 
     row = generating(Timed(uci, 3, n_frames=2), 8, "cpu")
     assert row == {"n_digits": 3, "batch_size": 8, "float32": 8 / 4.0, "uint8": 8 / 0.5}
-    assert len(set(starts)) == len(starts)  # no clips twice
+    assert len(set().union(*batches)) == 8 * len(batches)  # no clip twice
 
 
 @pytest.mark.parametrize("pixels", [1, 3])
