@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from xml.etree import ElementTree
@@ -11,6 +12,7 @@ import pytest
 from safetensors import safe_open
 
 from framepred import published, results, runs
+from framepred.config import TrainConfig
 from framepred.cost import operations_per_clip
 from framepred.models import build
 from framepred.moving import MovingDigits
@@ -128,6 +130,22 @@ def test_errors_are_those_of_the_shown_runs_or_of_those_named(three_runs):
     assert results.errors("omniglot-1", "rollout") == {}
     named = results.errors("omniglot-1", "rollout", {"first": "a", "third": "c"})
     assert {label: nats.shape for label, nats in named.items()} == {"first": (3, 10), "third": (3, 10)}
+
+
+def test_errors_are_those_of_the_protocol_asked_for(three_runs, tmp_path):
+    runs.save_scores(tmp_path / "b", {"mnist-2/one-step": np.full((2, 10), 120.0)})
+    for protocol, nats in (("rollout", 250), ("one-step", 120)):
+        assert (results.errors("mnist-2", protocol)["ConvLSTM"] == nats).all()
+    assert results.errors("mnist-2", "teacher-forced") == {}
+
+
+def test_departures_are_the_choices_that_differ_from_the_recipe_and_not_how_a_run_was_watched(three_runs, tmp_path):
+    recipe = dataclasses.asdict(TrainConfig.recipe())
+    watched = {"seed": 3, "steps": 70, "minutes": 7, "precision": "bf16", "validate_every": 9, "validation_clips": 11}
+    change(tmp_path / "a", training=recipe | watched)
+    assert results.departures("a") == {}
+    change(tmp_path / "a", training=recipe | watched | {"ema": 0.5, "schedule": "cosine"})
+    assert results.departures("a") == {"ema": 0.5, "schedule": "cosine"}
 
 
 def test_repeats_of_a_run_differ_in_the_seed_alone(three_runs, tmp_path):
