@@ -77,8 +77,10 @@ def test_a_way_to_compile_is_handed_on_with_the_whole_loss(how, asked):
     assert (options.get("mode") or "default") == ("default" if how is True else how)
 
 
-def test_uncompiled_is_the_loss_itself_and_settings_are_restored():
-    model, before = fp.build("convlstm", "tiny"), torch.backends.cudnn.benchmark
+@pytest.mark.parametrize("before", [False, True])
+def test_uncompiled_is_the_loss_itself_and_settings_are_restored(before, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", before)
+    model = fp.build("convlstm", "tiny")
     with compiled(model) as objective:
         assert objective == model.loss and torch.backends.cudnn.benchmark
     assert torch.backends.cudnn.benchmark == before

@@ -129,6 +129,13 @@ def test_bars_by_digits_are_the_intervals_of_the_mean():
         assert segment[:, 1] == pytest.approx([scale * found.low, scale * found.high], rel=1e-6)
 
 
+def test_the_floor_is_taken_away_clip_by_clip():
+    floor = {1: np.random.default_rng(3).normal(45, 10, (30, 10)), 2: np.random.default_rng(4).normal(90, 10, (20, 10))}
+    (ax,) = figures.errors_by_digits({"mine": {n: f + 10 for n, f in floor.items()}}, floor, above_floor=True).axes
+    (bars,) = ax.containers[0].lines[2]
+    assert [segment[:, 1] for segment in bars.get_segments()] == 2 * [pytest.approx([10, 10])]  # no spread is left
+
+
 def test_lines_by_digits_are_above_the_floor_of_the_same_clips(errors):
     by_digits = {"mine": {2: errors["mine"], 1: errors["mine"] / 2}}
     floor = {n: np.full((40, 10), 45.0 * n) for n in (1, 2)}

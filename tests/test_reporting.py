@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -72,6 +73,7 @@ class Shade(fp.FramePredictor):
     """
 
     network = "shade"
+    autocast: ClassVar[set[bool]] = set()
 
     def __init__(self, level: float = 0.0, known: dict | None = None):
         super().__init__()
@@ -84,6 +86,8 @@ class Shade(fp.FramePredictor):
         return seen
 
     def forecast(self, context, horizon, truth=None, truth_mask=None):
+        if self.known:  # the predictor, and no baseline
+            self.autocast.add(torch.is_autocast_enabled("cpu"))
         levels = np.array(getattr(self, "clips", [self.level] * len(context))) - 0.3 * (truth is not None)
         logits = torch.from_numpy(logit(levels)).float()
         return fp.Forecast(logits[..., None, None, None].expand(-1, -1, 1, 64, 64))
@@ -145,7 +149,9 @@ def shades(tmp_path_factory):
         patch.setattr(reporting, "FramePlayer", Player)
         for label, level in BASELINES.items():
             patch.setattr(reporting.baselines, label.title().replace(" ", ""), baseline(level))
-        index = fp.report(Shade(STRANGE, known), tmp_path_factory.mktemp("report"), N, "mine", "uci", batch_size=2)
+        index = fp.report(
+            Shade(STRANGE, known), tmp_path_factory.mktemp("report"), N, "mine", "uci", batch_size=2, precision="bf16"
+        )
     return index.parent, fits, played[0]
 
 
@@ -173,6 +179,10 @@ def test_table_of_errors_has_every_predictor_under_every_protocol(shades):
 
 def test_baselines_are_fitted_on_clips_of_two_training_digits(shades):
     assert len(shades[1]) >= 3 and set(shades[1]) == {("train", 2, 33)}
+
+
+def test_the_predictor_computes_in_the_precision_asked_for_throughout(shades):
+    assert Shade.autocast == {True}
 
 
 def test_page_names_the_parameters_and_the_floor(shades):

@@ -121,6 +121,24 @@ def test_all_ways_but_plain_are_in_bfloat16_where_the_device_computes_with_it(wa
     assert {dtype for dtype, _ in seen} == {expected}
 
 
+@pytest.mark.parametrize("way", ["default", "parts"])
+def test_a_way_to_compile_is_what_is_measured(way, clips, monkeypatch):
+    orders = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: orders.append(function.__name__) or function)
+    row = training("convlstm", "tiny", way, clips, 1, "cpu", 0.001, context=2, horizon=2)
+    assert orders == (["loss"] if way == "default" else 3 * ["update"])  # of three cells
+    assert row["way"] == way and row["clips_per_second"] > 0
+
+
+def test_a_network_that_cannot_be_compiled_gives_the_first_line_of_the_reason(clips, monkeypatch):
+    def fails(*args, **options):
+        raise RuntimeError("no compiler\nand a long explanation")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: fails)
+    row = training("convlstm", "tiny", "default", clips, 1, "cpu", 0.001, context=2, horizon=2)
+    assert row == {"way": "default", "error": "RuntimeError: no compiler"}
+
+
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_networks_are_kept_in_the_memory_format_asked_for(channels_last, clips):
     seen = []
