@@ -13,7 +13,7 @@ from scipy import special
 from sklearn.linear_model import LinearRegression
 
 import framepred as fp
-from framepred import reporting, statistics
+from framepred import config, reporting, statistics
 
 TABLES = ("errors", "frames", "distribution", "hard-clips", "over-fitting", "more-digits", "letters", "drift")
 
@@ -147,6 +147,7 @@ def shades(tmp_path_factory):
         patch.setattr(reporting, "DRIFT_CLIPS", 3)
         patch.setattr(reporting, "test_set", test_set)
         patch.setattr(reporting, "FramePlayer", Player)
+        patch.setattr(config, "computes_bf16", lambda kind: False)  # so that "auto" would mean float32
         for label, level in BASELINES.items():
             patch.setattr(reporting.baselines, label.title().replace(" ", ""), baseline(level))
         index = fp.report(
