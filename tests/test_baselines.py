@@ -85,11 +85,24 @@ def test_the_copy_drifts_by_a_step_a_frame(fitted, training):
     assert drift[:, 1].median().item() == pytest.approx(0.2 * 36, abs=1)
 
 
-def test_constant_velocity_moves_ink_on_as_it_moved(uci):
-    positions = torch.tensor([[10 + 2 * t, 34 - 3 * t] for t in range(10)])[None, :, None]
-    frames = to_float(render(uci.images[None, :1], positions, 64))
-    ahead = ConstantVelocity().guess(frames[:, :4], horizon=6)
-    for t in range(6):
+def test_a_calibration_balances_the_white_of_the_clips_that_it_was_fitted_to(training):
+    """The score equation of a logistic regression whose intercepts are pulled to 0 by half of their squares."""
+    model = CalibratedCopy.fit(training, n=3, context=15, seed=5)
+    context, target = training.sample(3, seed=5).split(15)
+    p = model(context, horizon=5).frames
+    torch.testing.assert_close(p.sum((0, 2, 3, 4)) + model.a.sum(1), target.sum((0, 2, 3, 4)), rtol=1e-4, atol=0.01)
+    mean = training.sample(3, seed=5).frames.mean((0, 1))
+    torch.testing.assert_close(model.mean.sigmoid(), mean, rtol=0, atol=0.6 / (3 * 20))
+
+
+@pytest.mark.parametrize(
+    ("start", "velocity", "horizon"), [((10, 34), (2, -3), 6), ((4, 8), (5, 0), 3), ((8, 6), (3, 4), 3)]
+)  # 5 px is the fastest that is tried
+def test_constant_velocity_moves_ink_on_as_it_moved(start, velocity, horizon, uci):
+    positions = torch.tensor(start) + torch.arange(4 + horizon)[:, None] * torch.tensor(velocity)
+    frames = to_float(render(uci.images[None, :1], positions[None, :, None], 64))
+    ahead = ConstantVelocity().guess(frames[:, :4], horizon=horizon)
+    for t in range(horizon):
         inked = frames[0, 4 + t] > 0.5
         assert ahead[0, t][inked].mean() > 0.4  # blurred, because other velocities explain a block nearly as well
         assert ahead[0, t][~inked].mean() < 0.02

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import copy
 import subprocess
@@ -30,8 +31,56 @@ def test_parts_are_the_cells_and_the_blocks_and_are_given_back(network, monkeypa
     copy.deepcopy(model)
 
 
-def test_uncompiled_is_the_loss_itself_and_settings_are_restored():
-    model, before = fp.build("convlstm", "tiny"), torch.backends.cudnn.benchmark
+@pytest.fixture
+def asked(monkeypatch):
+    """What torch.compile was asked for, (function, options), and how often what it gave back was called, by function."""
+    orders, calls = [], collections.Counter()
+
+    def compile(function, **options):
+        orders.append((function, options))
+
+        def counted(*args, **keywords):
+            calls[function] += 1
+            return function(*args, **keywords)
+
+        return counted
+
+    monkeypatch.setattr(torch, "compile", compile)
+    return orders, calls
+
+
+@pytest.mark.parametrize("network", ["convlstm", "spatiotemporal", "vpn"])
+def test_every_update_of_a_cell_and_every_residual_block_runs_compiled(network, asked):
+    orders, calls = asked
+    model = fp.build(network, "tiny")
+    seen, target = torch.rand(1, 5, 1, 16, 16, generator=torch.Generator().manual_seed(0)).split([2, 3], 1)
+    with compiled(model, "parts") as objective:
+        objective(seen, target)
+
+    def runs(kind):
+        parts = [module for module in model.modules() if isinstance(module, kind)]
+        return [sum(n for function, n in calls.items() if function.__self__ is part) for part in parts]
+
+    assert set(runs(ConvLSTMCell)) == {2 + 3 - 1}  # the last prediction is not read
+    assert all(runs(ResidualBlock))
+    assert len(orders) == len(runs((ConvLSTMCell, ResidualBlock)))
+
+
+@pytest.mark.parametrize("how", [True, "default", "reduce-overhead", "max-autotune"])
+def test_a_way_to_compile_is_handed_on_with_the_whole_loss(how, asked):
+    orders, calls = asked
+    model = fp.build("convlstm", "tiny")
+    with compiled(model, how) as objective:
+        objective(*torch.rand(1, 4, 1, 16, 16, generator=torch.Generator().manual_seed(0)).split(2, 1))
+    ((function, options),) = orders
+    assert function == model.loss and calls[function] == 1
+    assert (options.get("mode") or "default") == ("default" if how is True else how)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_uncompiled_is_the_loss_itself_and_settings_are_restored(before, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", before)
+    model = fp.build("convlstm", "tiny")
     with compiled(model) as objective:
         assert objective == model.loss and torch.backends.cudnn.benchmark
     assert torch.backends.cudnn.benchmark == before

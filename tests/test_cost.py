@@ -49,6 +49,21 @@ def test_a_training_step_does_about_the_operations_counted(network):
     assert 0.9 * counted < counter.get_total_flops() <= counted
 
 
+def test_larger_values_move_more_bytes_but_adam_keeps_its_own():
+    model = fp.build("vpn", "tiny")
+    half, single = (training_cost(model, 2, 2, 16, value_bytes=size) for size in (2, 4))
+    adam = 28 * sum(p.numel() for p in model.parameters())
+    assert single.activation_bytes == 2 * half.activation_bytes
+    assert single.weight_bytes - adam == 2 * (half.weight_bytes - adam)
+    assert single.operations == half.operations
+
+
+def test_machines_have_the_rates_of_their_data_sheets():
+    for machine, terabytes in ((H100, 3.35), (H200, 4.8)):
+        assert machine.operations_per_second == 1979e12 / 2  # the sheets give it with sparsity
+        assert machine.bytes_per_second == terabytes * 1e12
+
+
 def test_floor_is_the_larger_of_the_two_times():
     cost = Cost(operations=600, activation_bytes=10, weight_bytes=40, convolutions=1)
     assert cost.bytes(4) == 80

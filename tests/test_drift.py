@@ -137,6 +137,37 @@ def test_shifts_leave_the_ink_in_the_frame(uci):
     assert short.min() == 0 and short.max() <= 1  # faint ink at the edge may not be worth the last pixel
 
 
+def squares(*places):
+    """A clip that stands still, of glyphs that are white in the 10×10 pixels from (9, 9) on."""
+    glyphs = torch.zeros(1, len(places), 28, 28, dtype=torch.uint8)
+    glyphs[..., 9:19, 9:19] = 255
+    positions = torch.tensor(places).expand(1, CONTEXT + HORIZON, -1, -1).contiguous()
+    frames = to_float(render(glyphs, positions, 64))
+    return Clips(frames, positions, glyphs, torch.zeros(1, len(places), dtype=torch.int64))
+
+
+@pytest.mark.parametrize("step", [[-9, 0], [0, -9], [9, 0], [0, 9]], ids=["left", "up", "right", "down"])
+def test_ink_may_move_up_to_the_border_of_the_frame(step):
+    clips = squares([{-9: 0, 0: 20, 9: 36}[s] for s in step])  # at 0 and at 36, ink is 9 px from the border
+    frames = clips.frames[:, CONTEXT:].roll(step, (-1, -2))
+    assert (split(calibrated(frames), clips, radius=12).shift == torch.tensor(step)).all()
+
+
+def test_of_two_places_that_show_a_glyph_equally_well_the_nearer_counts():
+    clips = squares([18, 18])
+    frames = clips.frames[:, CONTEXT:]
+    for near, far in (([6, 0], [-7, 0]), ([0, -6], [0, 7]), ([-6, 0], [7, 0]), ([0, 6], [0, -7])):
+        both = torch.maximum(frames.roll(near, (-1, -2)), frames.roll(far, (-1, -2)))
+        assert (split(calibrated(both), clips).shift == torch.tensor(near)).all()
+
+
+def test_a_glyph_that_is_hardly_predicted_does_not_hide_behind_another():
+    clips = squares([14, 14], [20, 18])  # the second could hide behind the first, 7.2 px away
+    first, second = (squares(place).frames[:, CONTEXT:] for place in ([14, 14], [20, 18]))
+    found = split(calibrated(torch.maximum(first, second / 20)), clips)
+    assert not found.drift.any() and not found.displacement.any() and (found.structure > 100).all()
+
+
 def test_further_than_the_radius_is_not_found(uci):
     clips = clips_at(uci, 4, [18, 18])
     logits = calibrated(moved(clips, [6, 0]))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 import framepred
 from framepred.data.moving import MovingDigits
 from framepred.data.test_sets import TestSet
-from framepred.evaluation import PROTOCOLS, evaluate, predict
+from framepred.evaluation import PROTOCOLS, Scores, applicable, evaluate, predict
 from framepred.models import build
 
 
@@ -56,6 +56,57 @@ def test_protocols_give_a_network_what_they_say(model, test_set):
     assert torch.equal(predict(model, context, other).logits, rollout.logits)  # a rollout never sees the truth
     assert not torch.equal(predict(model, context, other, "one-step").logits[:, 1:], one_step.logits[:, 1:])
     torch.testing.assert_close(rollout.logits[:, 0], one_step.logits[:, 0])  # nothing is fed back before frame 1
+
+
+class Told(framepred.FramePredictor):
+    """Knows the frames of the clips that it was given, and predicts them nearly surely."""
+
+    network = "told"
+
+    def given(self, clips):
+        told = Told()
+        told.frames = clips.frames
+        return told
+
+    def forecast(self, context, horizon, truth=None, truth_mask=None):
+        return framepred.Forecast(self.frames[:, -horizon:].clamp(1e-6, 1 - 1e-6).logit())
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_a_predictor_is_given_the_clips_that_it_is_scored_on(batch_size, test_set):
+    scores = evaluate(Told(), test_set, batch_size=batch_size, **NAMES)
+    np.testing.assert_allclose(scores.nats, scores.floor, atol=0.01)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_networks_compute_in_the_precision_asked_for(precision, dtype, model, test_set):
+    seen = set()
+    handle = model.head.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    evaluate(model, test_set, context=4, precision=precision)
+    handle.remove()
+    assert seen == {dtype}
+
+
+def test_only_what_a_network_can_do_is_asked_of_it():
+    class AtOnce(Told):
+        one_step = False
+
+    assert applicable(AtOnce()) == ["rollout"]
+    assert applicable(Told()) == ["rollout", "one-step"]
+    assert applicable(build("vpn", "tiny")) == ["rollout", "one-step", "teacher-forced"]
+
+
+def test_scores_print_their_means():
+    nats = np.array([[100.0, 200.0, 303.0], [102.0, 200.0, 303.0]], np.float32)
+    scores = Scores("mine", "small", "rollout", nats, np.full_like(nats, 86.4), nats)
+    assert repr(scores) == (
+        "Scores(mine on 2 clips of small, rollout: 201.3 nats/frame, first 101.0, last 303.0, floor 86.4)"
+    )
+
+
+def test_progress_counts_clips(model, test_set, capsys):
+    evaluate(model, test_set, batch_size=2, progress=True, **NAMES)
+    assert "5/5" in capsys.readouterr().err
 
 
 @torch.no_grad()

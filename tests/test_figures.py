@@ -55,6 +55,39 @@ def test_a_box_shows_the_quartiles_and_tukeys_whiskers_of_the_chosen_frame(error
     assert (ends.min(), ends.max()) == pytest.approx((box.whisker_low, box.whisker_high))
 
 
+def band(collection):
+    """The lower and the upper edge of a band, by its places on the x axis."""
+    ends = {}
+    for x, y in collection.get_paths()[0].vertices:
+        low, high = ends.get(x, (y, y))
+        ends[x] = min(low, y), max(high, y)
+    return [ends[x] for x in sorted(ends)]
+
+
+def test_a_box_ends_its_whiskers_before_the_clips_that_lie_far_out():
+    first = np.array([1.0, 2.0, 3.0, 4.0, 100.0])  # quartiles 2 and 4, so whiskers reach to -1 and 7 at most
+    errors = np.stack([first, 3 * first], 1)  # of two frames; their mean is twice the first
+    figure = figures.box_plots({"mine": errors}, frames=("mean", 1, 2))
+    for ax, scale in zip(figure.axes, (2, 1, 3)):
+        drawn = ax.patches[0].get_path().vertices[:, 0]
+        assert (drawn.min(), drawn.max()) == (2 * scale, 4 * scale)
+        ends = np.concatenate([line.get_xdata() for line in ax.lines[:2]])
+        assert (ends.min(), ends.max()) == (1 * scale, 4 * scale)
+        (mean,) = [line for line in ax.lines if line.get_marker() == "D"]
+        (outliers,) = [line for line in ax.lines if line.get_marker() == "."]
+        assert mean.get_xdata() == [22 * scale] and outliers.get_xdata() == [100 * scale]
+
+
+def test_a_box_stands_in_the_row_of_its_network(errors):
+    for sets in (errors, {"test digits": errors, "training digits": errors}):
+        ax = figures.box_plots(sets, frames=("mean",)).axes[0]
+        names = [text.get_text() for text in ax.get_yticklabels()]
+        rows = {name: ax.get_yticks()[names.index(name)] for name in errors}
+        for patch in ax.patches:
+            (name,) = [n for n in errors if to_hex(patch.get_edgecolor()) == figures.colors(errors)[n]]
+            assert abs(patch.get_path().vertices[:, 1] - rows[name]).max() < 0.5
+
+
 def test_boxes_have_a_panel_a_frame_on_one_scale_and_a_box_for_each_test_set(errors):
     figure = figures.box_plots({"test digits": errors, "train digits": {"mine": errors["mine"]}})
     assert [ax.get_title() for ax in figure.axes] == ["mean over the frames", "frame 1", "frame 10"]
@@ -63,6 +96,8 @@ def test_boxes_have_a_panel_a_frame_on_one_scale_and_a_box_for_each_test_set(err
     assert faces == [figures.COLORS["ConvLSTM"], figures.OTHERS[0], "#ffffff"]
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["ConvLSTM", "mine"]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["test digits", "train digits"]
+    filled = [to_hex(patch.get_facecolor()) != "#ffffff" for patch in figure.legends[0].get_patches()]
+    assert filled == [True, False]  # as their boxes
 
 
 def test_lines_by_frame_are_means_over_clips(errors):
@@ -71,6 +106,34 @@ def test_lines_by_frame_are_means_over_clips(errors):
     assert lines(ax, "mine").get_ydata() == pytest.approx(errors["mine"].mean(0))
     assert lines(ax, "copy").get_ydata() == pytest.approx(errors["mine"].mean(0) + 5)
     assert lines(ax, "floor").get_ydata() == pytest.approx([86.4] * 10)
+
+
+def test_bands_by_frame_are_the_intervals_of_the_mean(errors):
+    (ax,) = figures.errors_by_frame(errors, baselines={"copy": errors["mine"] + 5}).axes
+    assert len(ax.collections) == 2  # none of a baseline
+    for drawn, nats in zip(ax.collections, errors.values()):
+        assert to_hex(drawn.get_facecolor()[0]) in figures.colors(errors).values()
+        for (low, high), column in zip(band(drawn), nats.T, strict=True):
+            reach = 1.96 * stats.sem(column)
+            assert (low, high) == pytest.approx((column.mean() - reach, column.mean() + reach), abs=0.15 * reach)
+
+
+def test_bars_by_digits_are_the_intervals_of_the_mean():
+    skewed = np.random.default_rng(2).lognormal(0, 1.5, 30)  # so that its interval is, too
+    (ax,) = figures.errors_by_digits({"mine": {1: skewed, 3: 2 * skewed}}).axes
+    found = inference.interval(skewed)
+    assert found.high - found.value > 1.1 * (found.value - found.low)
+    (bars,) = ax.containers[0].lines[2]
+    for segment, n, scale in zip(bars.get_segments(), (1, 3), (1, 2), strict=True):
+        assert segment[:, 0].tolist() == [n, n]
+        assert segment[:, 1] == pytest.approx([scale * found.low, scale * found.high], rel=1e-6)
+
+
+def test_the_floor_is_taken_away_clip_by_clip():
+    floor = {1: np.random.default_rng(3).normal(45, 10, (30, 10)), 2: np.random.default_rng(4).normal(90, 10, (20, 10))}
+    (ax,) = figures.errors_by_digits({"mine": {n: f + 10 for n, f in floor.items()}}, floor, above_floor=True).axes
+    (bars,) = ax.containers[0].lines[2]
+    assert [segment[:, 1] for segment in bars.get_segments()] == 2 * [pytest.approx([10, 10])]  # no spread is left
 
 
 def test_lines_by_digits_are_above_the_floor_of_the_same_clips(errors):
@@ -100,8 +163,12 @@ def test_rank_plot_has_a_panel_a_pair_and_says_spearmans_correlation(errors):
     assert float(shown[0].get_title().split()[1]) == pytest.approx(expected, abs=0.005)
     assert shown[2].get_title().startswith("Spearman -1")
     assert [t.get_text() for t in shown[0].texts] == ["7"]
-    points = np.asarray(shown[0].collections[0].get_offsets())
-    assert points[:, 0] == pytest.approx(stats.rankdata(errors["ConvLSTM"].mean(1)))
+    ranks = {label: stats.rankdata(nats.mean(1)) for label, nats in three.items()}
+    for ax, (first, second) in zip(shown, (("ConvLSTM", "mine"), ("ConvLSTM", "third"), ("mine", "third"))):
+        assert (ax.get_xlabel(), ax.get_ylabel()) == (f"rank, {first}", f"rank, {second}")
+        points, marked = (np.asarray(drawn.get_offsets()) for drawn in ax.collections)
+        assert points == pytest.approx(np.stack([ranks[first], ranks[second]], 1))
+        assert marked == pytest.approx(points[7:8])
 
 
 def test_coefficients_are_drawn_with_their_intervals(errors):
@@ -117,12 +184,28 @@ def test_coefficients_are_drawn_with_their_intervals(errors):
     ]
 
 
+def test_coefficients_stand_in_the_row_of_their_feature(errors):
+    random = np.random.default_rng(1)
+    three = pd.DataFrame(random.normal(size=(40, 3)), columns=["overlap", "ink", "bounces_seen"])
+    fits = {"ConvLSTM": difficulty.regress(three, errors["ConvLSTM"])}
+    fits["mine"] = difficulty.regress(three[["bounces_seen", "overlap"]], errors["mine"])
+    ax = figures.coefficients(fits).axes[0]
+    rows = {text.get_text().replace(" ", "_"): y for text, y in zip(ax.get_yticklabels(), ax.get_yticks())}
+    for drawn, fit in zip(ax.containers, fits.values(), strict=True):
+        x, y = drawn.lines[0].get_data()
+        for name, nats in fit.table["nats"].items():
+            (at,) = np.flatnonzero(np.isclose(x, nats))
+            assert abs(y[at] - rows[name]) < 0.5
+
+
 @pytest.fixture
 def found():
-    """Two clips of two glyphs in three frames; the drift of frame t is t pixels."""
+    """Two clips of two glyphs in three frames; the drift of frame t is t pixels, and one more for clip 1; half of it for
+    one glyph, and half as much again for the other."""
     steps = torch.arange(1.0, 4)
     drift = steps[:, None].expand(2, 3, 2).clone()
     drift[1] += 1
+    drift *= torch.tensor([0.5, 1.5])
     shift = torch.zeros(2, 3, 2, 2, dtype=torch.int64)
     return DriftAndBlur(drift, shift, (100 * steps).expand(2, 3), (10 * steps).expand(2, 3))
 
@@ -133,6 +216,8 @@ def test_drift_is_drawn_as_the_mean_over_clips_and_glyphs(found):
         assert lines(ax, label).get_ydata() == pytest.approx([1.5, 2.5, 3.5])
     assert to_hex(lines(ax, "VPN").get_color()) == figures.COLORS["VPN"]
     assert ax.get_ylim() == (0, pytest.approx(2**0.5 * 8))
+    for drawn in ax.collections:  # of two clips, the interval of the mean holds both
+        assert band(drawn) == [(1, 2), (2, 3), (3, 4)]
 
 
 def test_structure_and_displacement_are_stacked(found):
@@ -141,6 +226,12 @@ def test_structure_and_displacement_are_stacked(found):
     assert [bar.get_height() for bar in structure] == pytest.approx([100, 200, 300])
     assert [(bar.get_y(), bar.get_height()) for bar in displacement] == [(100, 10), (200, 20), (300, 30)]
     assert [ax.get_title() for ax in figure.axes] == ["VPN", "copy", "mine", ""]
+    hatched = {
+        t.get_text(): bool(p.get_hatch())
+        for t, p in zip(figure.legends[0].get_texts(), figure.legends[0].get_patches())
+    }
+    assert hatched == {"structure": bool(structure[0].get_hatch()), "displacement": bool(displacement[0].get_hatch())}
+    assert hatched["displacement"] != hatched["structure"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Annotation
 
 import framepred as fp
 from framepred.analysis import prior_work
@@ -72,6 +73,57 @@ def test_plane_shows_every_published_number_and_ours():
     assert "Kalchbrenner 2016, VPN: 87.6 nats" in texts
     (mine,) = [line for line in ax.lines if line.get_label() == "VPN, rollout"]
     assert (mine.get_xdata()[0], mine.get_ydata()[0], mine.get_color()) == (50.0, 150.0, "#029e73")
+
+
+def test_published_numbers_lie_where_their_papers_have_them():
+    (ax,) = prior_work.two_measures().axes
+    points = [(*line.get_xydata()[0], line.get_marker()) for line in ax.lines if len(line.get_xydata()) == 1]
+    shown = prior_work.published().query("test_set != 'training'")
+    assert len(points) == len(shown)
+    # Nats less 86.3, the floor; half of that is the largest squared error. Or the squared error, and twice of it.
+    for where in ((0.65, 1.3, "^"), (99.45, 198.9, "o"), (46.75, 93.5, "s"), (14.07, 28.14, "o"), (103.3, 206.6, "o")):
+        assert any(point == (pytest.approx(where[0]), pytest.approx(where[1]), where[2]) for point in points), where
+
+
+def test_a_paper_with_one_measure_could_lie_on_a_line_of_possible_places_that_ends_at_its_marker():
+    (ax,) = prior_work.two_measures().axes
+    lines = [line.get_xydata() for line in ax.lines]
+    (vpn,) = [xy for xy in lines if len(xy) == 2 and xy[:, 1] == pytest.approx([1.3, 1.3])]
+    assert vpn[:, 0].max() == pytest.approx(0.65) and vpn[:, 0].min() <= ax.get_xlim()[0]
+    (predrnn,) = [xy for xy in lines if len(xy) == 2 and xy[:, 0] == pytest.approx([14.07, 14.07])]
+    assert predrnn[:, 1].min() == pytest.approx(28.14) and predrnn[:, 1].max() >= ax.get_ylim()[1]
+
+
+def test_the_region_where_no_prediction_can_be_ends_at_twice_the_squared_error():
+    (ax,) = prior_work.two_measures().axes
+    (region,) = ax.collections
+    (path,) = region.get_paths()
+    for squared in (1.0, 20.0, 400.0):
+        assert path.contains_point((squared, 1.96 * squared)) and not path.contains_point((squared, 2.04 * squared))
+    (edge,) = [line.get_xydata() for line in ax.lines if len(line.get_xydata()) > 2]
+    assert edge[:, 1] == pytest.approx(2 * edge[:, 0])
+
+
+def test_names_point_to_their_markers():
+    (ax,) = prior_work.two_measures().axes
+    notes = {note.get_text(): note.xy for note in ax.texts if isinstance(note, Annotation)}
+    assert notes["Kalchbrenner 2016, VPN: 87.6 nats"] == pytest.approx((0.65, 1.3))
+    (predrnn,) = [xy for name, xy in notes.items() if "PredRNN++" in name]
+    assert predrnn == pytest.approx((14.07, 28.14))
+
+
+def test_a_marker_tells_the_protocol_of_published_numbers_and_of_ours():
+    ours = {protocol: (protocol, 50.0, 150.0) for protocol in fp.PROTOCOLS}
+    (ax,) = prior_work.two_measures(ours).axes
+    named = {line.get_label(): line.get_marker() for line in ax.lines}
+    assert len({named[protocol] for protocol in ours}) == 3
+    assert all(named[f"published, {protocol}"] == named[protocol] for protocol in ours)
+
+
+def test_plane_takes_what_lies_on_the_bound_as_nearly_as_float32_tells():
+    prior_work.two_measures({"mine": ("rollout", 50.0, 100.0), "rounded": ("rollout", 50.0, 99.995)})
+    with pytest.raises(ValueError, match="'mine' has"):
+        prior_work.two_measures({"mine": ("rollout", 50.0, 99.9)})
 
 
 def test_plane_refuses_what_no_prediction_can_be():

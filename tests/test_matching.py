@@ -107,6 +107,48 @@ def test_one_glyph_of_a_source_beside_a_stranger(splits):
     assert (matches["rendered"] < 1).all()
 
 
+def frames_of(*pictures):
+    """A clip: in each frame the glyphs, at their (x, y), that are listed for it."""
+    frames = torch.zeros(1, len(pictures), 1, 64, 64, dtype=torch.uint8)
+    for t, glyphs in enumerate(pictures):
+        for image, (x, y) in glyphs:
+            window = frames[0, t, 0, y : y + 28, x : x + 28]
+            window.copy_(torch.maximum(window, image))
+    return frames
+
+
+def test_the_frame_is_the_first_that_shows_most_of_the_glyph(index, splits):
+    a, b = splits["test"].images[3:5]
+    close, apart = [(a, (10, 10)), (b, (19, 17))], [(a, (2, 3)), (b, (33, 34))]
+    matches = match_glyphs(frames_of(close, close, apart, close, apart), index)
+    assert set(matches["image"]) == {3, 4} and matches["frame"].tolist() == [2, 2]
+    assert {tuple(row) for row in matches[["image", "x", "y"]].to_numpy()} == {(3, 2, 3), (4, 33, 34)}
+
+
+def test_rendered_is_the_share_of_the_frames_that_the_matched_glyphs_make(splits):
+    known, stranger = splits["train"].images[7], splits["test"].images[9]
+    alone, both = [(known, (3, 3))], [(known, (3, 3)), (stranger, (33, 34))]
+    matches = match_glyphs(frames_of(alone, both, alone, alone), {"train": splits["train"]})
+    assert matches["image"].tolist() == [7, -1] and matches["rendered"].tolist() == [0.75, 0.75]
+
+
+def test_a_glyph_has_to_fit_into_every_frame(splits):
+    known, stranger = splits["train"].images[7], splits["test"].images[9]
+    here, gone = [(known, (3, 3)), (stranger, (33, 34))], [(stranger, (33, 34))]
+    train = {"train": splits["train"]}
+    assert match_glyphs(frames_of(here, here), train)["image"].tolist() == [7, -1]
+    assert match_glyphs(frames_of(here, gone), train)["image"].tolist() == [-1, -1]
+
+
+def test_a_glyph_that_no_frame_shows_whole_stays_unmatched_beside_a_stranger(splits):
+    known, stranger = splits["train"].images[7], splits["test"].images[9]
+    part, whole = [(known, (10, 10)), (stranger, (19, 17))], [(known, (10, 10)), (stranger, (36, 36))]
+    assert (frames_of(part)[0, 0, 0, 10:38, 10:38] != known)[known > 0].any()
+    train = {"train": splits["train"]}
+    assert match_glyphs(frames_of(part, whole), train)["image"].tolist() == [7, -1]
+    assert match_glyphs(frames_of(part, part), train)["image"].tolist() == [-1, -1]
+
+
 def test_altered_pixels_do_not_match(index, splits):
     frames = MovingDigits(splits["test"], 1).sample(5, dtype=torch.uint8).frames
     darker = torch.where(frames > 0, frames - 1, frames)

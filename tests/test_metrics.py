@@ -105,10 +105,21 @@ def test_ssim_of_equal_frames_is_one_and_falls_with_noise(pictures):
     assert ssim(1 - a, a).max() < 0  # a negative has the opposite structure
 
 
-def test_ssim_of_two_flat_frames_is_the_luminance_term():
+@pytest.mark.parametrize(("a", "b"), [(0.3, 0.6), (0.01, 0.02)])  # of dark frames, what C₁ is shows
+def test_ssim_of_two_flat_frames_is_the_luminance_term(a, b):
     # Without contrast only (2ab + C₁) / (a² + b² + C₁) is left, C₁ = 0.01².
-    a, b = torch.full((1, 1, 1, 32, 32), 0.3), torch.full((1, 1, 1, 32, 32), 0.6)
-    assert ssim(a, b).item() == pytest.approx((2 * 0.18 + 1e-4) / (0.09 + 0.36 + 1e-4), rel=1e-3)
+    flat = [torch.full((1, 1, 1, 32, 32), grey) for grey in (a, b)]
+    assert ssim(*flat).item() == pytest.approx((2 * a * b + 1e-4) / (a**2 + b**2 + 1e-4), rel=1e-3)
+
+
+def test_ssim_and_psnr_of_a_frame_do_not_depend_on_the_others(pictures):
+    clean, noisy = pictures
+    for measure in (ssim, psnr):
+        together = measure(noisy, clean)
+        for b in range(2):
+            for t in range(3):
+                one = slice(b, b + 1), slice(t, t + 1)
+                torch.testing.assert_close(measure(noisy[one], clean[one]), together[one])
 
 
 def test_ssim_is_that_of_scikit_image(pictures):

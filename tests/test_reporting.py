@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import special
+from sklearn.linear_model import LinearRegression
 
 import framepred as fp
-from framepred.analysis import reporting
+from framepred import precision
+from framepred.analysis import difficulty, reporting
 
 TABLES = ("errors", "frames", "distribution", "hard-clips", "over-fitting", "more-digits", "letters", "drift")
 
@@ -41,6 +47,234 @@ def test_report_holds_every_table_figure_and_player_and_agrees_with_evaluate(tmp
     assert "convlstm on moving digits" in again.read_text()
 
 
+# --- a report on predictors whose every error is known ---------------------------------------------------------------
+
+N, OTHERS, PIXELS = 24, 20, 64 * 64  # clips of two digits, clips of every other test set
+EASIEST, MEDIAN, HARDEST = 7, 3, 22
+TRAINED, STRANGE = -2.0, -0.5  # levels of clips of training digits, and of one, three and four digits
+
+
+def levels():
+    """The level at which clip k of two test digits is predicted: the higher, the worse."""
+    level = np.repeat([-1.0, 1.0], N // 2)  # eleven easy ones, ten hard ones
+    level[[EASIEST, MEDIAN, HARDEST]] = -2.0, 0.0, 4.0
+    level[N // 2 + 1] = -1.0  # for the easiest and the median were easy ones
+    return level
+
+
+def logit(level):
+    """Of the pixels of ten frames, (clips, frames): a clip that begins well ends badly."""
+    return np.multiply.outer(level, [-1.0] + 9 * [1.0]) + 0.05 * np.arange(10)
+
+
+class Shade(fp.FramePredictor):
+    """Predicts one shade for all of a frame, the sigmoid of `logit(level)`, whatever it has seen.
+
+    The level is that of the clip, and 0.3 less where the network is given the truth.
+    """
+
+    network = "shade"
+    autocast: ClassVar[set[bool]] = set()
+
+    def __init__(self, level: float = 0.0, known: dict | None = None):
+        super().__init__()
+        self.level, self.known = level, known or {}
+        self.weight = torch.nn.Parameter(torch.zeros(7))  # which has no effect
+
+    def given(self, clips):
+        seen = Shade(self.level, self.known)
+        seen.clips = [self.known.get(glyphs.numpy().tobytes(), self.level) for glyphs in clips.glyphs]
+        return seen
+
+    def forecast(self, context, horizon, truth=None, truth_mask=None):
+        if self.known:  # the predictor, and no baseline
+            self.autocast.add(torch.is_autocast_enabled("cpu"))
+        levels = np.array(getattr(self, "clips", [self.level] * len(context))) - 0.3 * (truth is not None)
+        logits = torch.from_numpy(logit(levels)).float()
+        return fp.Forecast(logits[..., None, None, None].expand(-1, -1, 1, 64, 64))
+
+
+BASELINES = {"mean image": -1.5, "calibrated copy": -1.2, "constant velocity": -0.9, "oracle": -2.5}
+
+
+def errors_of(level, target):
+    """By hand: nats, their floor, and squared error, (clips, frames), of clips that are predicted at a level."""
+    z = logit(np.broadcast_to(level, (len(target),)))
+    t = target.double().numpy()[:, :, 0]
+    nats = PIXELS * np.log1p(np.exp(z)) - z * t.sum((2, 3))
+    p = 1 / (1 + np.exp(-z))
+    squared = (t**2).sum((2, 3)) - 2 * p * t.sum((2, 3)) + PIXELS * p**2
+    return nats, (special.entr(t) + special.entr(1 - t)).sum((2, 3)), squared
+
+
+def targets(name, n):
+    return fp.test_set(name, n).sample().split()[1]
+
+
+@pytest.fixture(scope="module")
+def shades(tmp_path_factory):
+    """The folder of a report on such a predictor beside such baselines, where one set of letters is to be had; what the
+    baselines were fitted on; what was played."""
+    two = fp.test_set("uci-2", N).sample()
+    known = {glyphs.numpy().tobytes(): level for glyphs, level in zip(two.glyphs, levels().tolist())}
+    trained = fp.test_set("uci-train-2", N).sample().glyphs
+    known |= {glyphs.numpy().tobytes(): TRAINED for glyphs in trained}
+    fits, played = [], []
+
+    def baseline(level):
+        class Baseline(Shade):
+            def __init__(self):
+                super().__init__(level)
+
+            @classmethod
+            def fit(cls, clips, n):
+                fits.append((clips.digits.split, clips.n_digits, n))
+                return cls()
+
+        return Baseline
+
+    def test_set(name, n):
+        if name == "omniglot-1":
+            raise FileNotFoundError(name)
+        return fp.test_set(name.replace("emnist-1", "uci-4"), n)
+
+    class Player(reporting.FramePlayer):
+        def __init__(self, tracks, **options):
+            played.append((tracks, options))
+            super().__init__(tracks, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reporting, "TRAINING_CLIPS", 33)
+        patch.setattr(reporting, "DRIFT_CLIPS", 3)
+        patch.setattr(reporting, "test_set", test_set)
+        patch.setattr(reporting, "FramePlayer", Player)
+        patch.setattr(precision, "computes_bf16", lambda kind: False)  # so that "auto" would mean float32
+        for label, level in BASELINES.items():
+            patch.setattr(reporting.baselines, label.title().replace(" ", ""), baseline(level))
+        index = fp.report(
+            Shade(STRANGE, known), tmp_path_factory.mktemp("report"), N, "mine", "uci", batch_size=2, precision="bf16"
+        )
+    return index.parent, fits, played[0]
+
+
+def table(shades, name, columns=1):
+    return pd.read_csv(shades[0] / f"{name}.csv", index_col=list(range(columns)))
+
+
+def value(text):
+    """The number before its interval."""
+    return float(str(text).split()[0])
+
+
+def test_table_of_errors_has_every_predictor_under_every_protocol(shades):
+    found = table(shades, "errors", 2)
+    expected = {("mine", "rollout"): levels(), ("mine", "one-step"): levels() - 0.3}
+    expected |= {(label, "rollout"): level for label, level in BASELINES.items()}
+    assert set(found.index) == set(expected)
+    for row, level in expected.items():
+        nats, _, squared = errors_of(level, targets("uci-2", N))
+        assert value(found.loc[row, "nats per frame"]) == pytest.approx(nats.mean(), abs=0.06)
+        assert found.loc[row, "first frame"] == pytest.approx(nats[:, 0].mean(), abs=0.06)
+        assert found.loc[row, "last frame"] == pytest.approx(nats[:, 9].mean(), abs=0.06)
+        assert found.loc[row, "squared error"] == pytest.approx(squared.mean(), abs=0.06)
+
+
+def test_baselines_are_fitted_on_clips_of_two_training_digits(shades):
+    assert len(shades[1]) >= 3 and set(shades[1]) == {("train", 2, 33)}
+
+
+def test_the_predictor_computes_in_the_precision_asked_for_throughout(shades):
+    assert Shade.autocast == {True}
+
+
+def test_page_names_the_parameters_and_the_floor(shades):
+    page = (shades[0] / "index.html").read_text()
+    _, floor, _ = errors_of(0, targets("uci-2", N))
+    assert "; 7 parameters" in page and f"below the floor, {floor.mean():.1f}." in page
+
+
+def test_table_of_frames_has_the_mean_of_each_frame(shades):
+    found = table(shades, "frames")
+    assert found.index.tolist() == list(range(1, 11))
+    for label, level in {"mine, rollout": levels(), "mine, one-step": levels() - 0.3, **BASELINES}.items():
+        nats, _, _ = errors_of(level, targets("uci-2", N))
+        np.testing.assert_allclose(found[label], nats.mean(0), atol=0.06)
+
+
+def test_table_of_the_distribution_has_the_clips_of_the_mean_the_first_and_the_last_frame(shades):
+    found = table(shades, "distribution")
+    nats, _, _ = errors_of(levels(), targets("uci-2", N))
+    for row, errors in {"mean over the frames": nats.mean(1), "frame 1": nats[:, 0], "frame 10": nats[:, 9]}.items():
+        expected = [errors.min(), np.median(errors), errors.mean(), errors.max()]
+        np.testing.assert_allclose(found.loc[row, ["minimum", "median", "mean", "maximum"]], expected, atol=0.02)
+
+
+def test_what_makes_a_clip_hard_is_told_from_the_features_of_its_own_frames(shades):
+    found = table(shades, "hard-clips")
+    features = difficulty.clip_features(fp.test_set("uci-2", N).sample())[list(found.index)]
+    nats = errors_of(levels(), targets("uci-2", N))[0].mean(1)
+    standardised = ((features - features.mean()) / features.std(ddof=0)).to_numpy()
+    fit = LinearRegression().fit(standardised, nats)
+    np.testing.assert_allclose(found["nats"], fit.coef_, atol=0.06)
+    share = 100 * fit.score(standardised, nats)
+    assert f"together they explain {share:.0f}% of the variance" in (shades[0] / "index.html").read_text()
+
+
+def test_single_clips_are_the_easiest_the_median_and_the_hardest_in_rollout_and_five_others(shades):
+    page = (shades[0] / "index.html").read_text()
+    named = re.findall(r"clip (\d+) \(([\w ]+)\)", page)
+    assert named[:3] == [(str(EASIEST), "easiest"), (str(MEDIAN), "median"), (str(HARDEST), "hardest")]
+    chosen = [int(clip) for clip, _ in named]
+    assert len(set(chosen[3:])) == 5 and max(chosen) < N
+    tracks, options = shades[2]
+    clips = fp.test_set("uci-2", N).sample()
+    assert torch.equal(tracks["truth"], clips.frames[chosen, 10:])
+    assert torch.equal(options["context"], clips.frames[chosen, :10])
+    expected, _, _ = errors_of(levels(), targets("uci-2", N))
+    np.testing.assert_allclose(options["nats"]["mine"], expected[chosen], rtol=1e-4)
+    np.testing.assert_allclose(tracks["mine"][:, 0, 0, 5, 5], 1 / (1 + np.exp(levels()[chosen])), rtol=1e-4)
+
+
+def test_training_digits_are_compared_with_test_digits_on_the_same_paths(shades):
+    found = table(shades, "over-fitting")["nats per frame above the floor"]
+    train, floor, _ = errors_of(TRAINED, targets("uci-train-2", OTHERS))
+    train = (train - floor).mean()
+    test, floor, _ = errors_of(levels(), targets("uci-2", N))
+    test = (test - floor)[:OTHERS].mean()
+    assert value(found["training digits"]) == pytest.approx(train, abs=0.06)
+    assert value(found["test digits"]) == pytest.approx(test, abs=0.06)
+    assert value(found["difference"]) == pytest.approx(test - train, abs=0.06) and test > train
+
+
+def test_tables_of_more_digits_and_of_letters_have_errors_and_what_is_above_the_floor(shades):
+    digits, letters = table(shades, "more-digits"), table(shades, "letters")
+    assert digits.index.tolist() == [1, 2, 3, 4] and letters.index.tolist() == ["uci-1", "emnist-1"]
+    rows = {n: digits.loc[n] for n in (1, 2, 3, 4)} | {5: letters.loc["uci-1"], 6: letters.loc["emnist-1"]}
+    for n, row in rows.items():
+        level, n_clips = (levels(), N) if n == 2 else (STRANGE, OTHERS)
+        nats, floor, _ = errors_of(level, targets(f"uci-{ {5: 1, 6: 4}.get(n, n) }", n_clips))
+        assert value(row["nats per frame"]) == pytest.approx(nats.mean(), abs=0.06)
+        assert value(row["above the floor"]) == pytest.approx((nats - floor).mean(), abs=0.06)
+    assert "Not here: omniglot-1." in (shades[0] / "index.html").read_text()
+
+
+def test_drift_and_blur_add_up_to_the_error_above_the_floor(shades):
+    found = table(shades, "drift", 2)
+    for label, level in {"mine": levels()[:3], "mean image": -1.5, "oracle": -2.5}.items():
+        nats, floor, _ = errors_of(level, targets("uci-2", 3))
+        for frame in (1, 5, 10):
+            row = found.loc[(label, frame)]
+            parts = value(row["structure, nats"]) + value(row["displacement, nats"])
+            assert parts == pytest.approx((nats - floor)[:, frame - 1].mean(), abs=0.6)
+
+
+def test_scores_are_kept_under_the_names_of_test_set_and_protocol(shades):
+    with np.load(shades[0] / "scores.npz") as scores:
+        for key, level, n in (("uci-2/rollout", levels(), N), ("uci-2/one-step", levels() - 0.3, N),
+                              ("uci-train-2/rollout", TRAINED, OTHERS), ("uci-3/rollout", STRANGE, OTHERS)):  # fmt: skip
+            np.testing.assert_allclose(scores[key], errors_of(level, targets(key.split("/")[0], n))[0], rtol=1e-4)
+
+
 def test_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "index.html").write_text("my own page")
     with pytest.raises(FileExistsError, match="choose another folder"):
@@ -55,11 +289,3 @@ def test_bad_arguments_are_refused_before_anything_is_written(changes, message, 
     with pytest.raises(ValueError, match=message):
         fp.report(fp.build("convlstm", "tiny"), tmp_path / "new", **changes)
     assert not (tmp_path / "new").exists()
-
-
-def test_prediction_in_parts_is_that_of_all_clips(monkeypatch):
-    model = fp.build("convlstm", "tiny").eval()
-    clips = fp.test_set("uci-2", n=5).sample()
-    work = reporting._Report(model, "mine", "uci", 5, 2, "fp32")
-    with torch.no_grad():
-        torch.testing.assert_close(reporting._predict(work, clips), model(clips.split()[0], 10).logits)

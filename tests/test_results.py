@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from framepred import runs
 from framepred.analysis import results
@@ -14,6 +17,7 @@ from framepred.data.moving import MovingDigits
 from framepred.models import build
 from framepred.models.flops import operations_per_clip
 from framepred.runs import published
+from framepred.training.config import TrainConfig
 
 RUN = "convlstm-book"
 
@@ -130,6 +134,22 @@ def test_errors_are_those_of_the_shown_runs_or_of_those_named(three_runs):
     assert {label: nats.shape for label, nats in named.items()} == {"first": (3, 10), "third": (3, 10)}
 
 
+def test_errors_are_those_of_the_protocol_asked_for(three_runs, tmp_path):
+    runs.save_scores(tmp_path / "b", {"mnist-2/one-step": np.full((2, 10), 120.0)})
+    for protocol, nats in (("rollout", 250), ("one-step", 120)):
+        assert (results.errors("mnist-2", protocol)["ConvLSTM"] == nats).all()
+    assert results.errors("mnist-2", "teacher-forced") == {}
+
+
+def test_departures_are_the_choices_that_differ_from_the_recipe_and_not_how_a_run_was_watched(three_runs, tmp_path):
+    recipe = dataclasses.asdict(TrainConfig.recipe())
+    watched = {"seed": 3, "steps": 70, "minutes": 7, "precision": "bf16", "validate_every": 9, "validation_clips": 11}
+    change(tmp_path / "a", training=recipe | watched)
+    assert results.departures("a") == {}
+    change(tmp_path / "a", training=recipe | watched | {"ema": 0.5, "schedule": "cosine"})
+    assert results.departures("a") == {"ema": 0.5, "schedule": "cosine"}
+
+
 def test_repeats_of_a_run_differ_in_the_seed_alone(three_runs, tmp_path):
     training = runs.read_record(tmp_path / "a")["training"]
     change(tmp_path / "b", training={**training, "seed": 1})
@@ -173,3 +193,21 @@ def test_times_shown_counts_the_glyphs_of_the_clips_that_a_run_and_its_parent_we
 def test_table_links_each_run_to_its_record(three_runs):
     html = results.shown_table().data
     assert 'href="../appendix/runs.html#run-b"' in html and "ConvLSTM" in html
+
+
+def test_table_shows_a_runs_parameters_the_clips_that_its_weights_have_seen_and_where(three_runs, tmp_path):
+    change(tmp_path / "b", hardware="a slide rule")
+    page = ElementTree.fromstring(results.shown_table().data)
+    columns = [cell.text for cell in page.find(".//thead").iter("th")]
+    (row,) = [["".join(cell.itertext()) for cell in row] for row in page.find(".//tbody").iter("tr")]
+    with safe_open(tmp_path / "b" / "model.safetensors", "np") as weights:
+        parameters = sum(weights.get_tensor(name).size for name in weights.keys())  # noqa: SIM118 - it is no mapping
+    clips = 1000 * runs.read_record(tmp_path / "b")["training"]["batch_size"]  # kept at step 1000
+    assert clips != parameters
+    assert dict(zip(columns[1:], row[1:])) == {
+        "run": "b",
+        "parameters": f"{parameters:,}",
+        "clips seen": f"{clips:,}",
+        "hardware": "a slide rule",
+    }
+    assert row[0] == "ConvLSTM"

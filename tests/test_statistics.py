@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from framepred.analysis.difficulty import clip_features, regress
 from scipy import stats
 from sklearn.linear_model import LinearRegression
 
 from framepred.analysis import inference as st
+from framepred.analysis.difficulty import clip_features, regress
 from framepred.analysis.inference import (
     Estimate,
     box,
@@ -323,6 +323,27 @@ def test_regression_intervals_hold_where_hard_clips_scatter_more(rng):
         found = regress(pd.DataFrame({"x": x}), x + rng.normal(size=100) * np.abs(x)).table.loc["x"]
         held += found["low"] <= x.std() <= found["high"]
     assert held / 300 > 0.90  # intervals that assume equal scatter hold in about three quarters
+
+
+@pytest.mark.parametrize(
+    "interval_of",
+    [
+        lambda a, b, c: interval(a, confidence=c),
+        lambda a, b, c: Estimate(*per_frame(np.stack([a, b], 1), c).loc[1], c),
+        lambda a, b, c: compare_unpaired(a, b, c).difference,
+        lambda a, b, c: compare_paired(a, b, c).difference,
+        lambda a, b, c: rank_correlation(a, b, c),
+        lambda a, b, c: Estimate(*regress(pd.DataFrame({"a": a}), b, c).table.loc["a"], c),
+    ],
+    ids=["interval", "per_frame", "unpaired", "paired", "rank correlation", "regression"],
+)
+def test_the_width_of_an_interval_is_that_of_the_confidence_asked_for(interval_of, rng):
+    a = rng.normal(size=400)
+    b = a + rng.normal(size=400)
+    usual, narrow = interval_of(a, b, 0.95), interval_of(a, b, 0.5)
+    assert (usual.confidence, narrow.confidence) == (0.95, 0.5)
+    quantiles = stats.norm.ppf(0.75) / stats.norm.ppf(0.975)  # of 400 clips, all are nearly normal
+    assert (narrow.high - narrow.low) / (usual.high - usual.low) == pytest.approx(quantiles, rel=0.1)
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

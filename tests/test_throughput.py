@@ -2,22 +2,67 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
+from contextlib import contextmanager
 
 import pytest
 import torch
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 import framepred as fp
+from framepred import precision
 from framepred.benchmark import throughput
+from framepred.benchmark.reference import plain
 from framepred.benchmark.throughput import Measurements, drawing, generating, load_measurements, peak, time_it, training
 from framepred.models.flops import operations_per_clip
+from framepred.models.vpn import Decoder
 from framepred.training.step import TrainingStep
 
 
 @pytest.fixture(scope="module")
 def clips(uci):
     return fp.MovingDigits(uci, 1, n_frames=5, frame_size=32)
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """`pretend(clock)`: all clocks show what the function says, in seconds."""
+
+    def use(clock):
+        for name in ("process_time", "perf_counter"):
+            monkeypatch.setattr(time, name, clock)
+
+    return use
+
+
+def test_a_slow_first_call_and_an_interruption_do_not_count(pretend):
+    now, calls = 0.0, itertools.count()
+    pretend(lambda: now)
+
+    def run():
+        nonlocal now
+        k = next(calls)
+        now += 1000 if k == 0 else 50 if k % 4 == 3 else 2
+
+    assert time_it(run, "cpu", 1) == 2
+
+
+@pytest.mark.parametrize("call", [0.001, 0.03])
+def test_the_time_is_that_of_one_call_however_many_fill_the_seconds(call, pretend):
+    now = 0.0
+    pretend(lambda: now)
+
+    def run():
+        nonlocal now
+        now += call
+
+    assert time_it(run, "cpu", 0.5) == pytest.approx(call)
+    assert now == pytest.approx(0.5, rel=0.2)
 
 
 def test_on_one_thread_the_time_of_the_processor_counts_and_on_several_that_of_the_clock():
@@ -63,11 +108,161 @@ def test_memory_kept_grows_with_the_batch(clips):
     assert 2.5 * one < four < 4 * one  # the weights are kept once
 
 
+@contextmanager
+def convolutions(seen):
+    """Meanwhile each convolution that training computes is noted: the type of its output, and its kernel then."""
+
+    def note(module, inputs, output):
+        if isinstance(module, nn.Conv2d) and torch.is_grad_enabled():
+            seen.append((output.dtype, module.weight.detach().clone()))
+
+    handle = register_module_forward_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("computes", [True, False], ids=["bf16", "no bf16"])
+@pytest.mark.parametrize("way", ["plain", "eager"])
+def test_all_ways_but_plain_are_in_bfloat16_where_the_device_computes_with_it(way, computes, clips, monkeypatch):
+    monkeypatch.setattr(precision, "computes_bf16", lambda kind: computes)
+    seen = []
+    with convolutions(seen):
+        training("convlstm", "tiny", way, clips, 1, "cpu", 0.001, context=2, horizon=2)
+    expected = torch.bfloat16 if computes and way == "eager" else torch.float32
+    assert {dtype for dtype, _ in seen} == {expected}
+
+
+@pytest.mark.parametrize("way", ["default", "parts"])
+def test_a_way_to_compile_is_what_is_measured(way, clips, monkeypatch):
+    orders = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: orders.append(function.__name__) or function)
+    row = training("convlstm", "tiny", way, clips, 1, "cpu", 0.001, context=2, horizon=2)
+    assert orders == (["loss"] if way == "default" else 3 * ["update"])  # of three cells
+    assert row["way"] == way and row["clips_per_second"] > 0
+
+
+def test_a_network_that_cannot_be_compiled_gives_the_first_line_of_the_reason(clips, monkeypatch):
+    def fails(*args, **options):
+        raise RuntimeError("no compiler\nand a long explanation")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: fails)
+    row = training("convlstm", "tiny", "default", clips, 1, "cpu", 0.001, context=2, horizon=2)
+    assert row == {"way": "default", "error": "RuntimeError: no compiler"}
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_networks_are_kept_in_the_memory_format_asked_for(channels_last, clips):
+    seen = []
+    with convolutions(seen):
+        row = training(
+            "convlstm", "tiny", "eager", clips, 1, "cpu", 0.001, channels_last=channels_last, context=2, horizon=2
+        )
+    kernels = [kernel for _, kernel in seen if kernel.shape[2:] == (3, 3)]
+    assert {k.is_contiguous(memory_format=torch.channels_last) for k in kernels} == {channels_last}
+    assert row["channels_last"] == channels_last
+
+
+@pytest.mark.parametrize("way", ["plain", "eager"])
+def test_every_step_makes_other_clips_and_updates_the_weights(way, uci):
+    batches, seen = [], []
+
+    class Counted(fp.MovingDigits):
+        def sample(self, n, seed=0, start=0, *args, **kwargs):
+            batches.append(range(start, start + n))
+            return super().sample(n, seed, start, *args, **kwargs)
+
+    with convolutions(seen):
+        training(
+            "convlstm", "tiny", way, Counted(uci, 1, n_frames=4, frame_size=32), 3, "cpu", 0.01, context=2, horizon=2
+        )
+    assert len(set().union(*batches)) == 3 * len(batches) > 9  # no clip twice
+    heads = {tuple(kernel.flatten().tolist()) for _, kernel in seen if kernel.shape == (16, 32, 1, 1)}
+    assert len(heads) == len(batches)
+
+
+@pytest.mark.parametrize("way", ["plain", "eager"])
+def test_clips_a_second_are_those_of_a_machine_whose_rate_is_known(way, clips, pretend):
+    model = fp.build("convlstm", "tiny")
+    frames = clips.sample(4).frames
+    with FlopCounterMode(display=False) as counter:
+        (plain(model) if way == "plain" else model).loss(frames[:, :3], frames[:, 3:])[0].backward()
+    step = counter.get_total_flops() / 1e9  # seconds
+    with FlopCounterMode(display=False) as counter:
+        pretend(lambda: counter.get_total_flops() / 1e9)
+        row = training("convlstm", "tiny", way, clips, 4, "cpu", 0.01, context=3, horizon=2)
+    assert row["clips_per_second"] == pytest.approx(4 / step)
+    assert row["start_seconds"] == pytest.approx(step)
+
+
 def test_generator_and_drawing_are_measured(clips):
     row = generating(clips, 8, "cpu", 0.01)
     assert row["float32"] > 0 and row["uint8"] > 0
     row = drawing("tiny", "cpu", 0.01, frame_size=16)
     assert 0 < row["cached_seconds"] < row["naive_seconds"]
+
+
+def test_speed_of_the_generator_is_that_of_frames_of_the_type(uci, pretend):
+    now, batches = 0.0, []
+    pretend(lambda: now)
+
+    class Timed(fp.MovingDigits):
+        def sample(self, n, seed=0, start=0, device="cpu", dtype=torch.float32):
+            nonlocal now
+            now += {torch.float32: 4.0, torch.uint8: 0.5}[dtype]
+            batches.append(range(start, start + n))
+            return super().sample(n, seed, start, device, dtype)
+
+    row = generating(Timed(uci, 3, n_frames=2), 8, "cpu")
+    assert row == {"n_digits": 3, "batch_size": 8, "float32": 8 / 4.0, "uint8": 8 / 0.5}
+    assert len(set().union(*batches)) == 8 * len(batches)  # no clip twice
+
+
+@pytest.mark.parametrize("pixels", [1, 3])
+def test_drawing_naively_takes_a_run_of_the_decoder_for_every_pixel(pixels, pretend):
+    seconds = 0.0
+    pretend(lambda: seconds)
+
+    def takes_two_seconds(module, inputs, output):
+        nonlocal seconds
+        seconds += 2 * isinstance(module, Decoder)
+
+    handle = register_module_forward_hook(takes_two_seconds)
+    try:
+        row = drawing("tiny", "cpu", 1e-6, frame_size=8, pixels=pixels)
+    finally:
+        handle.remove()
+    assert row["naive_seconds"] == pytest.approx(2 * 8 * 8)
+
+
+class Machine(TorchDispatchMode):
+    """A machine whose clock goes ahead by what products and copies take on it; every other call is slow."""
+
+    def __init__(self):
+        super().__init__()
+        self.now, self.calls = 0.0, itertools.count()
+        # Operations a second, by the side of the matrices: the middle size suits it best.
+        self.rates = {torch.float32: {64: 1e7, 32: 3e7, 16: 2e7}, torch.bfloat16: {64: 8e7, 32: 9e7, 16: 7e7}}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        slow = 3 if next(self.calls) % 2 else 1
+        if func is torch.ops.aten.mm.default:
+            (rows, inner), columns = args[0].shape, args[1].shape[1]
+            # Each of the rows x columns entries is a sum of so many products.
+            self.now += slow * rows * columns * (inner + inner) / self.rates[args[0].dtype][rows]
+        if func is torch.ops.aten.copy_.default:
+            self.now += slow * (args[0].nbytes + args[1].nbytes) / 1e6  # read and written
+        return func(*args, **(kwargs or {}))
+
+
+def test_peak_is_the_highest_rate_of_a_machine_whose_rates_are_known(pretend):
+    with Machine() as machine:
+        pretend(lambda: machine.now)
+        row = peak("cpu", 1e-4, size=64)
+    assert row["fp32"] == pytest.approx(3e7) and row["bf16"] == pytest.approx(9e7)
+    assert row["bytes_per_second"] == pytest.approx(1e6)
+    assert row["size"] == 64
 
 
 def test_peak_is_that_of_a_matrix_product():
