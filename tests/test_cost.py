@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import framepred as fp
-from framepred.models.flops import H100, H200, Cost, Hardware, operations_per_clip, training_cost
+from framepred.models.flops import H100, H200, Cost, Hardware, flops_per_clip, training_cost
 
 
 def test_convlstm_costs_what_its_convolutions_do_by_hand():
@@ -17,7 +17,7 @@ def test_convlstm_costs_what_its_convolutions_do_by_hand():
     weights = sum(4 * 9 * n * (m + n) for m, n in [(16, 16), (16, 8), (8, 8)])
     head = 32 * 16
     no_state_yet = 4 * 9 * (16 * 16 + 8 * 8 + 8 * 8)  # in the first step
-    assert operations_per_clip(model, 4, 5, 32) == 3 * 2 * places * (steps * weights - no_state_yet + 5 * head)
+    assert flops_per_clip(model, 4, 5, 32) == 3 * 2 * places * (steps * weights - no_state_yet + 5 * head)
 
 
 def test_convlstm_moves_what_its_convolutions_read_and_write_by_hand():
@@ -45,7 +45,7 @@ def test_a_training_step_does_about_the_operations_counted(network):
     clips = torch.rand(1, 7, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     with FlopCounterMode(display=False) as counter:
         model.loss(clips[:, :4], clips[:, 4:])[0].backward()
-    counted = operations_per_clip(model, 4, 3, 32)
+    counted = flops_per_clip(model, 4, 3, 32)
     assert 0.9 * counted < counter.get_total_flops() <= counted
 
 
@@ -55,20 +55,20 @@ def test_larger_values_move_more_bytes_but_adam_keeps_its_own():
     adam = 28 * sum(p.numel() for p in model.parameters())
     assert single.activation_bytes == 2 * half.activation_bytes
     assert single.weight_bytes - adam == 2 * (half.weight_bytes - adam)
-    assert single.operations == half.operations
+    assert single.flops == half.flops
 
 
 def test_machines_have_the_rates_of_their_data_sheets():
     for machine, terabytes in ((H100, 3.35), (H200, 4.8)):
-        assert machine.operations_per_second == 1979e12 / 2  # the sheets give it with sparsity
+        assert machine.flops_per_second == 1979e12 / 2  # the sheets give it with sparsity
         assert machine.bytes_per_second == terabytes * 1e12
 
 
 def test_floor_is_the_larger_of_the_two_times():
-    cost = Cost(operations=600, activation_bytes=10, weight_bytes=40, convolutions=1)
+    cost = Cost(flops=600, activation_bytes=10, weight_bytes=40, convolutions=1)
     assert cost.bytes(4) == 80
-    assert cost.floor_seconds(Hardware("fast memory", 100.0, 1000.0), 4) == 4 * 600 / 100
-    assert cost.floor_seconds(Hardware("fast unit", 1e9, 20.0), 4) == 80 / 20
+    assert cost.roofline_seconds(Hardware("fast memory", 100.0, 1000.0), 4) == 4 * 600 / 100
+    assert cost.roofline_seconds(Hardware("fast unit", 1e9, 20.0), 4) == 80 / 20
 
 
 @pytest.mark.parametrize(
@@ -77,19 +77,19 @@ def test_floor_is_the_larger_of_the_two_times():
 )  # fmt: skip
 def test_networks_of_the_thesis_cost_what_was_worked_out_beforehand(network, preset, tera):
     cost = training_cost(fp.build(network, preset))
-    assert cost.operations / 1e12 == pytest.approx(tera, rel=0.05)
-    assert cost.floor_seconds(H200, 64) == pytest.approx(64 * cost.operations / H200.operations_per_second)
-    assert cost.floor_seconds(H100, 64) >= cost.floor_seconds(H200, 64)
+    assert cost.flops / 1e12 == pytest.approx(tera, rel=0.05)
+    assert cost.roofline_seconds(H200, 64) == pytest.approx(64 * cost.flops / H200.flops_per_second)
+    assert cost.roofline_seconds(H100, 64) >= cost.roofline_seconds(H200, 64)
 
 
 @pytest.mark.parametrize("network", ["convlstm", "spatiotemporal", "vpn"])
 def test_counting_leaves_the_network_as_it_was(network):
     model = fp.build(network, "tiny")
     before = [p.clone() for p in model.parameters()]
-    assert operations_per_clip(model, 2, 2, 32) > 0
+    assert flops_per_clip(model, 2, 2, 32) > 0
     assert all(p.requires_grad and torch.equal(p, b) for p, b in zip(model.parameters(), before))
 
 
 def test_kernel_and_frame_size_raise_the_cost_in_proportion():
-    small, large = (operations_per_clip(fp.build("convlstm", "tiny"), 2, 2, size) for size in (32, 64))
+    small, large = (flops_per_clip(fp.build("convlstm", "tiny"), 2, 2, size) for size in (32, 64))
     assert large == 4 * small

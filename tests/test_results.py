@@ -15,7 +15,7 @@ from framepred import runs
 from framepred.analysis import results
 from framepred.data.moving import MovingDigits
 from framepred.models import build
-from framepred.models.flops import operations_per_clip
+from framepred.models.flops import flops_per_clip
 from framepred.runs import published
 from framepred.training.config import TrainConfig
 
@@ -112,18 +112,18 @@ def test_the_best_run_that_can_be_run_stands_in_for_one_without_weights(three_ru
 
 def test_a_network_too_large_for_a_page_gives_way_to_a_smaller_run_or_is_left_out(three_runs, monkeypatch, capsys):
     operations = {"a": 2e12, "b": 3e12, "c": 1e12}
-    monkeypatch.setattr(results, "_operations", lambda folder: operations[folder.name])
-    assert results.live_runs(most_operations=1.5e12) == {"ConvLSTM": "c"}
+    monkeypatch.setattr(results, "_flops", lambda folder: operations[folder.name])
+    assert results.live_runs(most_flops=1.5e12) == {"ConvLSTM": "c"}
     assert capsys.readouterr().out == "ConvLSTM: b is too large to run in a page; c predicts in its place\n"
-    assert list(results.networks({"first": "a", "third": "c"}, most_operations=1.5e12)) == ["third"]
+    assert list(results.networks({"first": "a", "third": "c"}, most_flops=1.5e12)) == ["third"]
     assert capsys.readouterr().out == "first: a is too large to run in a page\n"
     assert results.networks() == {}
     assert "no other run of the network can predict here" in capsys.readouterr().out
 
 
 def test_what_a_page_can_run_lies_between_the_patched_and_the_full_convlstm():
-    small, large = (operations_per_clip(build("convlstm", preset)) for preset in ("patched", "thesis"))
-    assert small < results.MOST_OPERATIONS / 2 and large > 2 * results.MOST_OPERATIONS
+    small, large = (flops_per_clip(build("convlstm", preset)) for preset in ("patched", "thesis"))
+    assert small < results.MOST_FLOPS / 2 and large > 2 * results.MOST_FLOPS
 
 
 def test_errors_are_those_of_the_shown_runs_or_of_those_named(three_runs):

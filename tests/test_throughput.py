@@ -19,7 +19,7 @@ from framepred import precision
 from framepred.benchmark import throughput
 from framepred.benchmark.reference import plain
 from framepred.benchmark.throughput import Measurements, drawing, generating, load_measurements, peak, time_it, training
-from framepred.models.flops import operations_per_clip
+from framepred.models.flops import flops_per_clip
 from framepred.models.vpn import Decoder
 from framepred.training.step import TrainingStep
 
@@ -85,8 +85,8 @@ def test_short_calls_are_timed_many_at_once():
 def test_training_is_measured_in_clips_and_in_operations(network, way, clips):
     row = training(network, "tiny", way, clips, 2, "cpu", 0.01, context=3, horizon=2)
     assert row["clips_per_second"] > 0 and row["memory_bytes"] > 0
-    counted = operations_per_clip(fp.build(network, "tiny"), 3, 2, 32)
-    assert row["operations_per_second"] == pytest.approx(counted * row["clips_per_second"])
+    counted = flops_per_clip(fp.build(network, "tiny"), 3, 2, 32)
+    assert row["flops_per_second"] == pytest.approx(counted * row["clips_per_second"])
 
 
 @pytest.mark.parametrize("way", ["plain", "eager"])

@@ -19,15 +19,15 @@ import pandas as pd
 
 from framepred.data.streams import shuffled
 from framepred.models import FramePredictor
-from framepred.models.flops import operations_per_clip
+from framepred.models.flops import flops_per_clip
 from framepred.runs import load, load_history, load_scores, run_folder, run_record
 from framepred.runs.published import published_runs
 from framepred.runs.record import IDENTITY, RunRecord
 from framepred.training.config import MAY_CHANGE, TrainConfig
 
 CLIPS = {"n_digits": 2, "n_frames": 20, "frame_size": 64, "speed": 0.1, "acceleration": 0.0}  # of the thesis
-# A network whose training takes so many operations a clip predicts a clip within about a second on two CPU cores.
-MOST_OPERATIONS = 0.5e12
+# A network whose training takes so many FLOPs a clip predicts a clip within about a second on two CPU cores.
+MOST_FLOPS = 0.5e12
 LABELS = {"convlstm": "ConvLSTM", "spatiotemporal": "spatio-temporal", "vpn": "VPN"}  # the thesis' networks
 
 
@@ -71,44 +71,42 @@ def shown_runs() -> dict[str, str]:
     return runs
 
 
-def live_runs(most_operations: float = MOST_OPERATIONS, given: Mapping[str, str] = {}) -> dict[str, str]:
+def live_runs(most_flops: float = MOST_FLOPS, given: Mapping[str, str] = {}) -> dict[str, str]:
     """The runs whose networks a page can run, by label: the shown run, or else the best of its network that can be run.
 
     A run cannot be if it comes without its weights, or is so large that readers would wait for minutes. A line says which
     run stands in for it, or that none does, and its network is left out.
 
     Args:
-        most_operations: for training on one clip, as `operations_per_clip` counts them.
+        most_flops: for training on one clip, as `flops_per_clip` counts them.
         given: runs to take in place of the shown ones, by label.
     """
     runs = {}
     for label, shown in {**shown_runs(), **given}.items():
         others = [run for run in _from_best_to_worst(_network(shown)) if run != shown]
-        run = next((run for run in (shown, *others) if _hindrance(run, most_operations) is None), None)
+        run = next((run for run in (shown, *others) if _hindrance(run, most_flops) is None), None)
         if run != shown:
             instead = f"{run} predicts in its place" if run else "and no other run of the network can predict here"
-            print(f"{label}: {shown} {_hindrance(shown, most_operations)}; {instead}")
+            print(f"{label}: {shown} {_hindrance(shown, most_flops)}; {instead}")
         if run is not None:
             runs[label] = run
     return runs
 
 
-def networks(
-    runs: Mapping[str, str] | None = None, most_operations: float = MOST_OPERATIONS
-) -> dict[str, FramePredictor]:
+def networks(runs: Mapping[str, str] | None = None, most_flops: float = MOST_FLOPS) -> dict[str, FramePredictor]:
     """The trained networks by label, ready to predict in a page; those of `live_runs` unless told.
 
     Of the runs that were named, one that cannot be run is left out, and a line says why: its scores can still be shown.
 
     Args:
         runs: names of published runs, or run folders, by label.
-        most_operations: see `live_runs`.
+        most_flops: see `live_runs`.
     """
     if runs is None:
-        runs = live_runs(most_operations)
+        runs = live_runs(most_flops)
     loaded = {}
     for label, run in runs.items():
-        if (reason := _hindrance(run, most_operations)) is None:
+        if (reason := _hindrance(run, most_flops)) is None:
             loaded[label] = load(run)
         else:
             print(f"{label}: {run} {reason}")
@@ -235,7 +233,7 @@ def _network(run: str) -> str:
     return record["network"]
 
 
-def _hindrance(run: str, most_operations: float) -> str | None:
+def _hindrance(run: str, most_flops: float) -> str | None:
     """Why a page cannot run the network of a run, as the rest of a sentence; None if it can."""
     try:
         folder = run_folder(run)
@@ -243,10 +241,10 @@ def _hindrance(run: str, most_operations: float) -> str | None:
         return "cannot be downloaded here"
     if not (folder / "model.safetensors").is_file():
         return "comes without its weights"
-    return "is too large to run in a page" if _operations(folder) > most_operations else None
+    return "is too large to run in a page" if _flops(folder) > most_flops else None
 
 
 @lru_cache
-def _operations(folder: Path) -> int:
+def _flops(folder: Path) -> int:
     """Counted once in a page, since counting takes longer than loading."""
-    return operations_per_clip(load(folder))
+    return flops_per_clip(load(folder))

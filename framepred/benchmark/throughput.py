@@ -110,7 +110,7 @@ def training(
             or a `compile` of `TrainConfig`. All but the first in bfloat16 where the device computes with it.
 
     Returns:
-        clips_per_second, operations_per_second (those that `training_cost` counts, whatever was computed in truth),
+        clips_per_second, flops_per_second (those that `training_cost` counts, whatever was computed in truth),
         start_seconds (the first step, compilation included), and memory_bytes: the peak on a GPU; on a CPU, and not for
         a compiled network, what is kept for the backward pass. Of a network that cannot be compiled here: error.
     """
@@ -160,7 +160,7 @@ def training(
         "batch_size": batch_size,
         "channels_last": channels_last,
         "clips_per_second": speed,
-        "operations_per_second": speed * cost.operations,
+        "flops_per_second": speed * cost.flops,
         "start_seconds": start,
         "memory_bytes": memory,
     }

@@ -1,8 +1,8 @@
-"""What training a network costs: operations and bytes, which no machine and no other user of it can change.
+"""What training a network costs: FLOPs and bytes, which no machine and no other user of it can change.
 
-Two numbers bound the time of a training step from below. Its multiplications and additions need operations / rate of the
-unit that does them; the bytes that it must move between memory and that unit need bytes / bandwidth. No program is faster
-than the larger of the two, its floor (the roofline of Williams et al. 2009).
+Two numbers bound the time of a training step from below. Its floating-point operations (FLOPs: multiplications and
+additions, each counted) need FLOPs / rate of the unit that does them; the bytes that it must move between memory and that
+unit need bytes / bandwidth. No program is faster than the larger of the two, the roofline bound (Williams et al. 2009).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from framepred.models.base import FramePredictor
 class Hardware:
     """The two rates of a machine that bound every program on it.
 
-    operations_per_second: of its fastest dense matrix product with bfloat16 operands.
+    flops_per_second: of its fastest dense matrix product with bfloat16 operands.
     bytes_per_second: between its memory and the unit that computes, reads and writes together.
     """
 
     name: str
-    operations_per_second: float
+    flops_per_second: float
     bytes_per_second: float
 
 
@@ -41,14 +41,14 @@ H100 = Hardware("NVIDIA H100", 989.5e12, 3.35e12)
 class Cost:
     """What a training step on B clips costs at the least: B times what a clip does, and what a step does once.
 
-    operations: multiplications and additions of the convolutions for a clip, forward and backward; those with the zeros
+    flops: multiplications and additions of the convolutions for a clip, forward and backward; those with the zeros
         around a frame, too, as is customary. A program may skip them: with 5×5 kernels on 16×16 places, one in seven.
     activation_bytes: a clip's: what the convolutions read and write.
     weight_bytes: a step's: kernels read and their gradients written by the convolutions; the optimiser.
     convolutions: calls in the forward pass. Each is at least one launch of a kernel, and two in the backward pass.
     """
 
-    operations: int
+    flops: int
     activation_bytes: int
     weight_bytes: int
     convolutions: int
@@ -57,9 +57,9 @@ class Cost:
         """Bytes that a step on a batch moves."""
         return batch_size * self.activation_bytes + self.weight_bytes
 
-    def floor_seconds(self, hardware: Hardware, batch_size: int) -> float:
-        """The time that no training step on a batch can fall below, on one such machine."""
-        arithmetic = batch_size * self.operations / hardware.operations_per_second
+    def roofline_seconds(self, hardware: Hardware, batch_size: int) -> float:
+        """The roofline bound: the time that no training step on a batch can fall below, on one such machine."""
+        arithmetic = batch_size * self.flops / hardware.flops_per_second
         return max(arithmetic, self.bytes(batch_size) / hardware.bytes_per_second)
 
 
@@ -71,7 +71,7 @@ def training_cost(
     The model of the bytes, which leaves out whatever a good program need not move:
 
     - Forward, a convolution reads its input and writes its output once. Backward, it reads the input and the gradient of
-      the output, and writes the gradient of the input (as operations are counted: frames are thought to have one too).
+      the output, and writes the gradient of the input (as FLOPs are counted: frames are thought to have one too).
       All that lies between two convolutions (gates, sigmoids, sums) is taken to be part of one of them and moves nothing.
     - It reads its kernel twice and writes the kernel's gradient.
     - These are values of `value_bytes`: 2 for bfloat16. Once a step Adam, in float32, reads weight, gradient and its two
@@ -86,20 +86,20 @@ def training_cost(
     with torch.no_grad(), _Convolutions() as counted, FlopCounterMode(display=False) as counter:
         stand_in.loss(clip[:, :context], clip[:, context:])
     return Cost(
-        operations=3 * counter.get_total_flops(),
+        flops=3 * counter.get_total_flops(),
         activation_bytes=value_bytes * counted.activations,
         weight_bytes=value_bytes * counted.weights + 28 * sum(p.numel() for p in model.parameters()),
         convolutions=counted.calls,
     )
 
 
-def operations_per_clip(model: FramePredictor, context: int = 10, horizon: int = 10, frame_size: int = 64) -> int:
+def flops_per_clip(model: FramePredictor, context: int = 10, horizon: int = 10, frame_size: int = 64) -> int:
     """Operations to train on one clip: multiplications and additions of the convolutions, forward and backward.
 
     Backward counts twice forward, for the gradients of inputs and weights. Nothing is computed: tensors are
     stand-ins that know their shapes, so that counting takes as long for a large network as for a small one.
     """
-    return training_cost(model, context, horizon, frame_size).operations
+    return training_cost(model, context, horizon, frame_size).flops
 
 
 class _Convolutions(TorchDispatchMode):
