@@ -16,7 +16,7 @@ from . import (
 from .analysis import report as report
 from .data import (
     Clips as Clips,
-    Digits as Digits,
+    GlyphSet as GlyphSet,
     MovingDigits as MovingDigits,
     load_digits as load_digits,
     test_set as test_set,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from framepred.analysis.retrieval import UNMATCHED, GlyphIndex, match_glyphs, share_of_sources
-from framepred.data.glyphs import Digits, load_digits
+from framepred.data.glyphs import GlyphSet, load_digits
 from framepred.data.moving import MovingDigits
 from framepred.data.rendering import render
 from framepred.data.test_sets import TEST_SEED, test_set
@@ -183,7 +183,7 @@ def test_what_makes_no_sense_is_refused(index, splits):
         GlyphIndex({})
     with pytest.raises(ValueError, match="none of them called 'unmatched'"):
         GlyphIndex({UNMATCHED: splits["test"]})
-    blank = Digits(
+    blank = GlyphSet(
         torch.zeros(2, 28, 28, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), "b", "t", ("0",), "", ""
     )
     with pytest.raises(ValueError, match="image 0 of blank is blank"):

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from framepred.benchmark.reference import render_plainly
 from framepred.data import glyphs as digits_module, moving as module, rendering, test_sets
-from framepred.data.glyphs import Digits
+from framepred.data.glyphs import GlyphSet
 from framepred.data.moving import MovingDigits
 from framepred.data.test_sets import OriginalTestFile
 
@@ -22,7 +22,7 @@ from framepred.data.test_sets import OriginalTestFile
 def numbered(n):
     """n glyphs that are plain squares: glyph k has the grey value k + 1 everywhere."""
     images = torch.arange(1, n + 1, dtype=torch.uint8)[:, None, None].repeat(1, 28, 28)
-    return Digits(images, torch.arange(n), "numbered", "test", tuple(map(str, range(n))), "none", "none")
+    return GlyphSet(images, torch.arange(n), "numbered", "test", tuple(map(str, range(n))), "none", "none")
 
 
 def shown(clips):

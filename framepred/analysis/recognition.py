@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from framepred.data.glyphs import GLYPH_SIZE, Digits
+from framepred.data.glyphs import GLYPH_SIZE, GlyphSet
 
 STEPS, BATCH = 450, 96
 MOST_BLUR = 2.0  # standard deviation in pixels; beyond it the strokes of an 8 close
@@ -77,7 +77,7 @@ def cut_windows(
     return frames[b, t, 0, y, x]
 
 
-def train_glyph_classifier(digits: Digits, letters: Digits, seed: int = 0, steps: int = STEPS) -> GlyphClassifier:
+def train_glyph_classifier(digits: GlyphSet, letters: GlyphSet, seed: int = 0, steps: int = STEPS) -> GlyphClassifier:
     """Train a classifier of digits and letters; about fifteen seconds on one CPU core.
 
     Half of each batch are digits and half letters, and within each half all characters are equally likely, however many

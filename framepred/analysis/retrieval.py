@@ -25,7 +25,7 @@ from jaxtyping import Float, UInt8
 from scipy import ndimage
 from torch import Tensor
 
-from framepred.data.glyphs import GLYPH_SIZE, Digits
+from framepred.data.glyphs import GLYPH_SIZE, GlyphSet
 
 UNMATCHED = "unmatched"
 STRIP = 5  # rows or columns: few, so that a glyph often has them to itself, yet enough to tell it from 70,000 others
@@ -67,7 +67,7 @@ class GlyphIndex:
         sources: images by the name that answers shall give them. Images with the same ink go by the first of them.
     """
 
-    def __init__(self, sources: Mapping[str, Digits]):
+    def __init__(self, sources: Mapping[str, GlyphSet]):
         if not sources or UNMATCHED in sources:
             raise ValueError(f"sources are {list(sources)}; expected at least one, none of them called {UNMATCHED!r}")
         self.names = list(sources)
@@ -97,7 +97,7 @@ class GlyphIndex:
 
 def match_glyphs(
     frames: UInt8[Tensor, "B T 1 H W"] | Float[Tensor, "B T 1 H W"],
-    sources: Mapping[str, Digits] | GlyphIndex,
+    sources: Mapping[str, GlyphSet] | GlyphIndex,
     n_glyphs: int = 2,
 ) -> pd.DataFrame:
     """Find each glyph of each clip among the images of the sources.

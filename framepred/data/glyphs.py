@@ -27,7 +27,7 @@ OFFLINE_SECONDS = 900  # how long "auto" remembers that no mirror answered
 
 
 @dataclass(frozen=True, eq=False)
-class Digits:
+class GlyphSet:
     """A set of glyphs, grey on black; `classes[label]` is the character that a label stands for."""
 
     images: UInt8[Tensor, "N 28 28"]
@@ -42,7 +42,7 @@ class Digits:
         return len(self.images)
 
     def __repr__(self) -> str:
-        return f"Digits({self.source!r}, split={self.split!r}, {len(self):,} glyphs; {self.licence})"
+        return f"GlyphSet({self.source!r}, split={self.split!r}, {len(self):,} glyphs; {self.licence})"
 
     @property
     def digest(self) -> str:
@@ -50,7 +50,7 @@ class Digits:
         return hashlib.sha256(self.images.numpy().tobytes()).hexdigest()
 
 
-def load_digits(source: str = "auto", split: str = "train", root: str | os.PathLike | None = None) -> Digits:
+def load_digits(source: str = "auto", split: str = "train", root: str | os.PathLike | None = None) -> GlyphSet:
     """Load the glyphs of one split of one source.
 
     Files are looked for in `root`, in `$FRAMEPRED_DATA` and in the user's cache, in this order; what is missing is
@@ -116,7 +116,7 @@ _MNIST_FILES = download.Files(
 )
 
 
-def _mnist(split: str, root) -> Digits:
+def _mnist(split: str, root) -> GlyphSet:
     part = "t10k" if split == "test" else "train"
     images = _read_idx(_MNIST_FILES.find(f"{part}-images-idx3-ubyte.gz", root))
     labels = _read_idx(_MNIST_FILES.find(f"{part}-labels-idx1-ubyte.gz", root))
@@ -140,7 +140,7 @@ _EMNIST_FILES = download.Files(
 )  # fmt: skip
 
 
-def _emnist_letters(split: str, root) -> Digits:
+def _emnist_letters(split: str, root) -> GlyphSet:
     part = "test" if split == "test" else "train"
     images = _read_idx(_EMNIST_FILES.find(f"emnist-letters-{part}-images-idx3-ubyte.gz", root))
     labels = _read_idx(_EMNIST_FILES.find(f"emnist-letters-{part}-labels-idx1-ubyte.gz", root))
@@ -160,7 +160,7 @@ _OMNIGLOT_FILES = download.Files(
 )  # fmt: skip
 
 
-def _omniglot_latin(split: str, root) -> Digits:
+def _omniglot_latin(split: str, root) -> GlyphSet:
     # Both small archives hold the same 26 letters by the same 20 drawers. Splits are by drawer, so that no hand
     # is in two of them; the test part is the largest because the networks train on digits only.
     drawers = {"train": range(1, 9), "validation": range(9, 11), "test": range(11, 21)}[split]
@@ -178,7 +178,7 @@ def _omniglot_latin(split: str, root) -> Digits:
     )  # fmt: skip
 
 
-def _uci(split: str, root) -> Digits:
+def _uci(split: str, root) -> GlyphSet:
     from sklearn.datasets import load_digits as load_uci  # bundled with scikit-learn: no file, no network
 
     pixels, labels = load_uci(return_X_y=True)
@@ -196,14 +196,14 @@ def _uci(split: str, root) -> Digits:
     )  # fmt: skip
 
 
-_SOURCES: dict[str, Callable[..., Digits]] = {
+_SOURCES: dict[str, Callable[..., GlyphSet]] = {
     "mnist": _mnist, "emnist-letters": _emnist_letters, "omniglot-latin": _omniglot_latin, "uci": _uci,
 }  # fmt: skip
 _LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-def _digits(images, labels, source, split, classes, licence, url) -> Digits:
-    return Digits(
+def _digits(images, labels, source, split, classes, licence, url) -> GlyphSet:
+    return GlyphSet(
         torch.from_numpy(np.array(images)), torch.from_numpy(labels.astype(np.int64)),
         source, split, classes, licence, url,
     )  # fmt: skip

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from framepred.data.glyphs import GLYPH_SIZE, Digits
+from framepred.data.glyphs import GLYPH_SIZE, GlyphSet
 from framepred.data.rendering import render, to_float
 from framepred.data.streams import shuffled, to_device, uniform, unit_vector
 
@@ -73,7 +73,7 @@ class MovingDigits:
 
     def __init__(
         self,
-        digits: Digits,
+        digits: GlyphSet,
         n_digits: int = 2,
         n_frames: int = 20,
         frame_size: int = 64,
