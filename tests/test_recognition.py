@@ -1,0 +1,179 @@
+"""The classifier of glyphs: what it tells apart, how much blur it bears, and that windows are cut where glyphs are."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from framepred.analysis.recognition import (
+    MOST_BLUR,
+    GlyphClassifier,
+    blur,
+    blurred_to_match,
+    cut_windows,
+    distort,
+    train_glyph_classifier,
+)
+from framepred.data.glyphs import load_digits
+from framepred.data.moving import MovingDigits
+
+
+def as_letters(digits):
+    """Digits turned upside down and given other names: letters that need no file."""
+    return dataclasses.replace(digits, images=digits.images.flip(1), classes=tuple("ABCDEFGHIJ"))
+
+
+def without(digits, *labels):
+    """The glyphs whose shape survives being turned over are no fair question."""
+    keep = ~torch.isin(digits.labels, torch.tensor(labels))
+    return dataclasses.replace(digits, images=digits.images[keep], labels=digits.labels[keep])
+
+
+ALIKE = (0, 1, 3, 8)
+
+
+@pytest.fixture(scope="module")
+def halves():
+    """Digits and letters, to train on and to test on."""
+    return [
+        (digits, as_letters(digits)) for digits in (without(load_digits("uci", s), *ALIKE) for s in ("train", "test"))
+    ]
+
+
+@pytest.fixture(scope="module")
+def classifier(halves):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    trained = train_glyph_classifier(*halves[0], steps=120)
+    torch.set_num_threads(threads)
+    return trained
+
+
+def balanced_accuracy(classifier, digits, letters, sigma=0.05):
+    """The mean of the shares of digits and of letters that are told to be what they are, after a blur."""
+    shares = []
+    for glyphs, is_digit in ((digits, True), (letters, False)):
+        windows = blur(glyphs.images / 255, torch.full((len(glyphs),), sigma)).clamp(0, 1)
+        shares.append(((classifier.p_digit(windows) > 0.5) == is_digit).float().mean().item())
+    return sum(shares) / 2
+
+
+def test_held_out_glyphs_are_told_apart(classifier, halves):
+    digits, letters = halves[1]
+    assert balanced_accuracy(classifier, digits, letters) > 0.9
+    assert (classifier(digits.images).argmax(1) == digits.labels).float().mean() > 0.85
+    assert (classifier(letters.images).argmax(1) - 10 == letters.labels).float().mean() > 0.8
+
+
+def test_blur_as_wide_as_in_training_costs_little(classifier, halves):
+    digits, letters = halves[1]
+    sharp, blurred = (balanced_accuracy(classifier, digits, letters, sigma) for sigma in (0.05, 0.75 * MOST_BLUR))
+    assert blurred > sharp - 0.08
+
+
+@pytest.mark.slow
+def test_mnist_digits_and_omniglot_letters_by_other_hands_are_told_apart(mnist):
+    try:
+        letters, others = (load_digits("omniglot-latin", split) for split in ("train", "test"))
+    except ConnectionError:
+        pytest.skip("Omniglot is not on this machine")
+    digits = mnist("test")
+    digits = dataclasses.replace(digits, images=digits.images[:2000], labels=digits.labels[:2000])
+    classifier = train_glyph_classifier(mnist("train"), letters)
+    assert classifier.classes == tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ") and classifier.n_digit_classes == 10
+    # What is left is shapes that are both: 0 and O, 1 and L or I, 9 and Q.
+    assert balanced_accuracy(classifier, digits, others) > 0.93
+    assert balanced_accuracy(classifier, digits, others, sigma=1.5) > 0.9
+
+
+def test_probabilities_are_over_digits_and_letters(classifier, halves):
+    windows = halves[1][0].images[:7]
+    probabilities = classifier(windows)
+    assert probabilities.shape == (7, 20) and not probabilities.requires_grad
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(7))
+    torch.testing.assert_close(classifier.p_digit(windows), probabilities[:, :10].sum(1))
+    torch.testing.assert_close(classifier(windows.float() / 255), probabilities)  # bytes or grey values
+    torch.testing.assert_close(classifier(windows[2:3]), probabilities[2:3])  # whatever shares the batch
+    assert classifier(windows[:0]).shape == (0, 20)
+
+
+def test_the_same_seed_gives_the_same_classifier(halves):
+    before = torch.random.get_rng_state()
+    first, again, other = (train_glyph_classifier(*halves[0], seed=seed, steps=3) for seed in (5, 5, 6))
+    windows = halves[1][0].images[:5]
+    assert torch.equal(first(windows), again(windows)) and not torch.equal(first(windows), other(windows))
+    assert torch.equal(torch.random.get_rng_state(), before)  # the caller's random numbers are left alone
+
+
+def test_rare_letters_weigh_as_much_as_common_digits(halves):
+    digits, letters = halves[0]
+    few = dataclasses.replace(letters, images=letters.images[:30], labels=letters.labels[:30])
+    classifier = train_glyph_classifier(digits, few, steps=60)
+    assert (classifier.p_digit(few.images) < 0.5).float().mean() > 0.8
+
+
+def test_windows_are_cut_where_the_glyphs_are(uci):
+    clips = MovingDigits(uci, 2, n_frames=12).sample(3)
+    assert cut_windows(clips.frames, clips.positions).shape == (3, 12, 2, 28, 28)
+    for glyph in range(2):
+        windows = cut_windows(clips.alone(glyph), clips.positions)[:, :, glyph]
+        torch.testing.assert_close(windows, (clips.glyphs[:, glyph, None] / 255).expand(-1, 12, -1, -1))
+
+
+def test_blur_is_a_gaussian_filter():
+    from scipy.ndimage import gaussian_filter
+
+    window = torch.zeros(1, 28, 28)
+    window[0, 12:16, 10:13] = 1
+    for sigma in (0.5, 1.0, 2.0):
+        expected = gaussian_filter(window[0].numpy(), sigma, mode="constant", truncate=8)
+        torch.testing.assert_close(
+            blur(window, torch.tensor([sigma]))[0], torch.from_numpy(expected), atol=1e-4, rtol=0
+        )
+    torch.testing.assert_close(blur(window, torch.tensor([0.05])), window)
+    assert blur(window.to("meta"), torch.ones(1, device="meta")).shape == window.shape  # wherever the tensors are
+
+
+def test_a_glyph_that_was_only_blurred_and_faded_is_matched_exactly(uci):
+    glyphs = uci.images[:6] / 255
+    windows = torch.stack(
+        [fade * blur(glyphs, torch.full((6,), s)) for s, fade in ((0.2, 1.0), (1.6, 0.7), (4.0, 0.5))], 1
+    )
+    matched, sigma = blurred_to_match(glyphs, windows)
+    torch.testing.assert_close(matched, windows)
+    torch.testing.assert_close(sigma, torch.tensor([0.2, 1.6, 4.0]).expand(6, 3))
+
+
+def test_no_blur_makes_one_glyph_another(uci):
+    glyphs = uci.images[:8] / 255
+    others = glyphs.roll(1, 0)[:, None]
+    matched, _ = blurred_to_match(glyphs, others)
+    assert ((matched - others).square().sum((2, 3)) > 1).all() and matched.min() >= 0 and matched.max() <= 1
+
+
+def test_distorted_glyphs_stay_grey_values_and_differ(uci):
+    windows = uci.images[:1].expand(16, -1, -1) / 255
+    distorted = distort(windows, torch.Generator().manual_seed(0))
+    assert distorted.shape == windows.shape and distorted.min() >= 0 and distorted.max() <= 1
+    assert len(distorted.flatten(1).unique(dim=0)) == 16
+    ink = distorted.sum((1, 2)) / windows.sum((1, 2))
+    assert ((ink > 0.3) & (ink < 2)).all()  # none is lost over the border
+
+
+def test_what_cannot_be_classified_is_refused(classifier, uci):
+    with pytest.raises(ValueError, match="outside \\[0, 1\\]"):
+        classifier(torch.full((1, 28, 28), 3.0))
+    with pytest.raises(ValueError, match="outside \\[0, 1\\]"):
+        classifier.p_digit(torch.full((1, 28, 28), float("nan")))
+    with pytest.raises(ValueError, match="0, 1, 2.* is a digit and a letter"):
+        train_glyph_classifier(uci, uci)
+    with pytest.raises(ValueError, match="steps is 0"):
+        train_glyph_classifier(uci, as_letters(uci), steps=0)
+    clips = MovingDigits(uci, 1, n_frames=4).sample(1)
+    with pytest.raises(ValueError, match="do not lie in frames"):
+        cut_windows(clips.frames, clips.positions + 40)
+
+
+def test_a_classifier_is_as_large_as_its_classes():
+    classifier = GlyphClassifier(tuple("01AB"), n_digit_classes=2)
+    assert classifier.eval()(torch.rand(2, 28, 28)).shape == (2, 4)
