@@ -13,6 +13,9 @@ READY := $(VENV)/.ready
 MARKER := $(VENV)-coursework
 COURSE ?= _build/coursework
 MARKER_BIN := $(MARKER)/$(notdir $(BIN))
+# What plants faults in the code: cosmic-ray, in an environment of its own, too.
+MUTATOR := $(VENV)-mutants
+MUTATOR_BIN := $(MUTATOR)/$(notdir $(BIN))
 SITE := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 
 # Pages run in their own folders, so a relative path would not be found from there.
@@ -23,7 +26,7 @@ endif
 # Files are UTF-8, on Windows too.
 export PYTHONUTF8 := 1
 
-.PHONY: help env book serve pdf train evaluate throughput campaign test slow bench speedrun lint links pairs exercises coursework registry runs-page readme lock clean
+.PHONY: help env book serve pdf train evaluate throughput campaign test slow bench speedrun mutants lint links pairs exercises coursework registry runs-page readme lock clean
 
 help:
 	@echo "make book   build the book: _build/html/index.html"
@@ -36,6 +39,7 @@ help:
 	@echo "make test   run the tests (under five minutes)"
 	@echo "make slow   run the slow tests;  make bench: the benchmarks"
 	@echo "make speedrun   how long a ConvLSTM takes to the error of the thesis: many minutes, with MNIST"
+	@echo "make mutants ARGS=metrics   plant small faults in a module and see whether the tests notice (all: a day)"
 	@echo "make lint   check style, types, spelling, and what is made from something else"
 	@echo "make links  ask every address that the book links whether it is there (needs a network)"
 	@echo "make pairs  bring the notebooks up to date with the pages"
@@ -94,6 +98,9 @@ bench: env
 speedrun: env
 	$(BIN)/python -m pytest -q -s -m by_hand tests/benchmarks
 
+mutants: $(MUTATOR)/.ready
+	$(MUTATOR_BIN)/python .ci/mutants.py $(ARGS)
+
 lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -124,6 +131,13 @@ $(MARKER)/.ready: $(READY)
 	@echo "import site; site.addsitedir(r'$$($(BIN)/python $(SITE))')" > "$$($(MARKER_BIN)/python $(SITE))/book.pth"
 	$(MARKER_BIN)/python -m pip install --quiet --constraint requirements.lock "$$($(BIN)/python -c \
 	  "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['coursework'])")"
+	@touch $@
+
+$(MUTATOR)/.ready: $(READY)
+	$(BIN)/python -m venv $(MUTATOR)
+	@echo "import site; site.addsitedir(r'$$($(BIN)/python $(SITE))')" > "$$($(MUTATOR_BIN)/python $(SITE))/framepred.pth"
+	$(MUTATOR_BIN)/python -m pip install --quiet --constraint requirements.lock "$$($(BIN)/python -c \
+	  "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['mutants'])")"
 	@touch $@
 
 registry: env
