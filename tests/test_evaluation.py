@@ -1,5 +1,7 @@
 """Scores: what each protocol gives a network, and that the numbers are those of a plain loop."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +104,18 @@ def test_scores_print_their_means():
     assert repr(scores) == (
         "Scores(mine on 2 clips of small, rollout: 201.3 nats/frame, first 101.0, last 303.0, floor 86.4)"
     )
+
+
+def test_scores_cannot_be_changed_and_are_equal_to_themselves_only(model, test_set):
+    scores, others = (evaluate(model, test_set, **NAMES) for _ in range(2))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        scores.protocol = "one-step"
+    assert scores == scores and scores != others  # arrays have no equality that is true or false
+
+
+def test_progress_is_shown_only_if_asked_for(model, test_set, capsys):
+    evaluate(model, test_set, batch_size=2, **NAMES)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_progress_counts_clips(model, test_set, capsys):

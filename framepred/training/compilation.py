@@ -51,6 +51,8 @@ def compiled(model: FramePredictor, how: bool | str = False) -> Iterator[Callabl
 def _compiled_parts(model: FramePredictor) -> Iterator[None]:
     import torch._dynamo  # which takes two seconds
 
+    # accelerate.utils.compile_regions wraps modules, whose `forward` it compiles. A cell is also run by `run` and `step`,
+    # and an encoder is cut by index: a wrapped module does neither.
     cells = [module for module in model.modules() if isinstance(module, ConvLSTMCell)]
     blocks = [module for module in model.modules() if isinstance(module, ResidualBlock)]
     for cell in cells:
