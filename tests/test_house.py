@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import operator
 import re
 import tokenize
 from pathlib import Path
@@ -154,3 +155,17 @@ def test_no_two_functions_of_one_name_do_two_things():
             ):  # which imitate the rest
                 homes.setdefault(node.name, []).append(module)
     assert {name: modules for name, modules in homes.items() if len(modules) > 1} == {}
+
+
+def test_names_that_docstrings_and_pages_mention_exist():
+    root = PACKAGE.parent
+    texts = [*MODULES.values(), root / "README.md", root / "CONTRIBUTING.md", *sorted((root / "book").rglob("*.md"))]
+    unknown, known = [], 0
+    for path in texts:
+        for name in re.findall(r"`(?:fp|framepred)((?:\.\w+)+)", path.read_text(encoding="utf-8")):
+            try:
+                operator.attrgetter(name[1:])(framepred)
+                known += 1
+            except AttributeError:
+                unknown.append(f"{path.relative_to(root)}: {name[1:]}")
+    assert known > 40 and not unknown
