@@ -14,6 +14,7 @@ from sklearn.linear_model import LinearRegression
 from framepred.analysis import inference as st
 from framepred.analysis.difficulty import clip_features, regress
 from framepred.analysis.inference import (
+    Comparison,
     Estimate,
     box,
     compare_paired,
@@ -45,10 +46,18 @@ def rng():
         (Estimate(361.52, 330.0, 390.0), "361.5 [330, 390]"),
         (Estimate(2.0, 2.0, 2.0), "2.000 [2.000, 2.000]"),
         (Estimate(-0.061, -0.124, -0.0004), "-0.06 [-0.12, 0.00]"),
+        (Estimate(3.0, -math.inf, math.inf), "3.000 [-inf, inf]"),
     ],
 )
 def test_an_estimate_prints_the_digits_that_its_interval_resolves(estimate, text):
     assert str(estimate) == text
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.5, "p = 0.5"), (0.0423, "p = 0.042"), (1e-4, "p = 0.0001"), (9e-5, "p < 0.0001")]
+)
+def test_a_comparison_prints_two_digits_of_p_down_to_a_ten_thousandth(p, text):
+    assert str(Comparison(Estimate(2.0, 1.0, 3.0), p, "a test")) == f"2.0 [1.0, 3.0] ({text}, a test)"
 
 
 def test_interval_of_a_mean_is_close_to_that_of_student(rng):
@@ -153,6 +162,8 @@ def test_disagreement_ranks_the_clips_by_their_change_of_rank():
     b = [900, 200, 300, 400, 100]  # clip 0 goes from the easiest to the hardest, clip 4 the other way
     assert set(disagreement(a, b, 2)) == {0, 4}
     assert disagreement(a, [20, 10, 30, 40, 50], 5)[2:].tolist() == [2, 3, 4]
+    assert disagreement(a, [50, 10, 20, 30, 40], 1).tolist() == [0]  # by four ranks; the others by one
+    assert disagreement([50, 10, 20, 30, 40], a, 1).tolist() == [0]
 
 
 # --- distributions ---------------------------------------------------------------------------------------------------
@@ -361,23 +372,33 @@ def test_wrong_shapes_and_numbers_are_refused(call):
     for bad in (math.nan, math.inf):
         with pytest.raises(ValueError, match=f"holds {bad} at clip 1"):
             call([[1.0, 2.0], [3.0, bad]])
+        with pytest.raises(ValueError, match=f"holds {bad} at clip 0"):
+            call([[1.0, bad], [3.0, 4.0]])
 
 
 @pytest.mark.parametrize("call", [compare_paired, rank_correlation, disagreement])
 def test_clips_that_cannot_be_paired_are_refused(call):
     with pytest.raises(ValueError, match="first has 3 clips and second 2"):
         call([1, 2, 3], [1, 2])
+    with pytest.raises(ValueError, match="first has 2 clips and second 3"):
+        call([1, 2], [1, 2, 3])
 
 
 def test_questions_without_an_answer_are_refused(rng):
-    with pytest.raises(ValueError, match="confidence is 95.0"):
-        interval([1, 2, 3], confidence=95.0)
+    for confidence in (95.0, 1.0, 0.0, -0.5):
+        with pytest.raises(ValueError, match=f"confidence is {confidence}"):
+            interval([1, 2, 3], confidence=confidence)
     with pytest.raises(ValueError, match="do not vary"):
         compare_unpaired([1, 1], [2, 2])
+    with pytest.warns(RuntimeWarning, match="nearly identical"):  # SciPy says so of one such sample, and has an answer
+        assert compare_unpaired([1, 1], [2, 4]).difference.value == 2
     with pytest.raises(ValueError, match="no order"):
         rank_correlation([1] * 12, range(12))
+    with pytest.raises(ValueError, match="no order"):
+        rank_correlation(range(12), [1] * 12)
     with pytest.raises(ValueError, match="9 clips are too few"):
         rank_correlation(range(9), range(9))
+    assert rank_correlation(range(10), range(10)).value == 1
     with pytest.raises(ValueError, match="k is 4"):
         disagreement([1, 2, 3], [1, 2, 3], 4)
     x = pd.DataFrame({"a": rng.normal(size=9), "b": 1.0})
