@@ -63,11 +63,11 @@ def examine(part: str) -> float:
     module = Path("framepred") / f"{part}.py"
     tests = [f"tests/test_{name}.py" for name in TESTS[part].split()]
     name = part.replace("/", "-")
-    digest = hashlib.sha256(b"".join((ROOT / path).read_bytes() for path in [module, *tests])).hexdigest()[:12]
-    session = OUT / f"{name}-{digest}.sqlite"
     clone = OUT / f"{name}-clone"  # of its own, so that parts can be examined side by side
     shutil.rmtree(clone, ignore_errors=True)
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    digest = hashlib.sha256(b"".join((clone / path).read_bytes() for path in [module, *tests])).hexdigest()[:12]
+    session = OUT / f"{name}-{digest}.sqlite"
     config = OUT / f"{name}.toml"
     config.write_text(CONFIG.format(module=module, python=sys.executable, tests=" ".join(tests), untouched=UNTOUCHED))
     if not session.exists():

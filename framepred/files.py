@@ -38,6 +38,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What `save_arrays` wrote, by name; empty if there is no such file."""
     if not path.exists():
         return {}
     with np.load(path, allow_pickle=False) as file:

@@ -26,7 +26,13 @@ def test_public_names_exist_and_are_listed_once():
 
 
 def test_completion_offers_what_is_imported_later():
-    assert set(framepred.__all__) <= set(dir(framepred)) and {"load", "analysis"} <= set(framepred.__all__)
+    assert {*framepred.__all__, "analysis", "runs"} <= set(dir(framepred))
+
+
+def test_star_takes_no_name_that_others_give_to_their_variables():
+    names = python("from framepred import *; print([n for n in dir() if not n.startswith('_')])")
+    assert "'train'" in names and "'baselines'" in names
+    assert not {"'data'", "'models'", "'runs'", "'metrics'", "'training'"} & set(names.strip("[]\n").split(", "))
 
 
 def test_names_that_the_design_promises_are_public():

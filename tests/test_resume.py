@@ -1,4 +1,4 @@
-"""A training that is stopped, killed, spread out or moved: nothing of it is lost, and it is still the same loop."""
+"""A training that is stopped, killed, spread out or moved: nothing of it is lost, and it is still the same training."""
 
 import dataclasses
 import errno

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import math
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ import torch
 import framepred
 from framepred.data.moving import MovingDigits
 from framepred.models import build
-from framepred.precision import autocast
-from framepred.training.config import TrainConfig
+from framepred.precision import PRECISIONS, autocast
+from framepred.training.config import Feedback, Schedule, TrainConfig
 from framepred.training.loop import train
-from framepred.training.schedule import SCHEDULES
+from framepred.training.progress import Pace
+from framepred.training.schedule import FEEDBACKS, SCHEDULES
 
 
 @pytest.fixture(scope="module")
@@ -209,15 +211,68 @@ def test_numbers_of_numpy_become_plain_ones():
     assert type(rate) is float and rate == 1e-4
 
 
-def test_unknown_choices_list_the_known_ones():
-    with pytest.raises(ValueError, match="optimizer\n.*'adam', 'rmsprop' or 'muon'.*'sgd'"):
-        TrainConfig(optimizer="sgd")
-    with pytest.raises(ValueError, match="schedule\n.*'one-cycle', .*'warmup-stable-decay' or 'constant'.*'linear'"):
-        TrainConfig(schedule="linear")
-    with pytest.raises(ValueError, match="precision\n.*'auto', 'bf16' or 'fp32'.*'fp16'"):
-        TrainConfig(precision="fp16")
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"steps": 0}, "steps is 0: input should be greater than or equal to 1"),
+        ({"optimizer": "sgd"}, "optimizer is 'sgd': input should be 'adam', 'rmsprop' or 'muon'"),
+        ({"precision": "fp16"}, "precision is 'fp16': input should be 'auto', 'bf16' or 'fp32'"),
+        ({"compile": "yes"}, "compile is 'yes': input should be a valid boolean, or input should be 'default', "
+         "'reduce-overhead', 'max-autotune' or 'parts'"),
+        ({"ema": 1.0, "seed": -1}, "ema is 1.0: input should be less than 1; seed is -1: input should be greater than or equal to 0"),
+        ({"stepz": 1}, "stepz is 1: unexpected keyword argument"),
+        ({"batch_size": 6, "accumulate": 4}, "batch_size 6 cannot be cut into 4 equal parts (accumulate)"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_config_is_said_in_one_line(given, message):
+    with pytest.raises(ValueError) as error:
+        TrainConfig(**given)
+    assert str(error.value) == message and type(error.value) is ValueError
+
+
+def test_unknown_precision_lists_the_known_ones():
     with pytest.raises(ValueError, match="unknown precision 'fp16'; known: auto, bf16, fp32"):
         autocast("cpu", "fp16")
+
+
+def test_every_choice_of_a_config_is_made_somewhere():
+    assert get_args(Schedule) == tuple(SCHEDULES) and set(get_args(Feedback)) == set(FEEDBACKS)
+    assert get_args(get_type_hints(TrainConfig)["precision"]) == PRECISIONS
+
+
+class Clock:
+    """A clock that a test moves on."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+def test_a_session_stops_while_a_step_a_checkpoint_and_a_validation_still_fit(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("framepred.training.progress.time", clock)
+    pace, config = Pace(), TrainConfig(minutes=1)
+    clock.now = 10.0  # before the first step
+    pace.start()
+    clock.now, pace.saving, pace.judging = 20.0, 3.0, 6.0  # two steps took 10 seconds
+    assert not pace.late(config, 2)  # 20 + 5 + 3 + 6 are 34 of 60 seconds
+    clock.now = 46.0  # six steps took 36 seconds: 46 + 6 + 3 + 6 are 61
+    assert pace.late(config, 6) and not pace.late(TrainConfig(), 6)
+    pace.judging = 5.0
+    assert not pace.late(config, 6)
+
+
+def test_a_compiled_session_does_not_take_its_first_step_for_a_usual_one(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("framepred.training.progress.time", clock)
+    pace, config = Pace(), TrainConfig(minutes=1, compile="parts")
+    pace.start()
+    clock.now = 50.0  # it compiled
+    pace.late(config, 1)
+    clock.now = 54.0  # two more steps
+    assert not pace.late(config, 3)  # 54 + 2 of 60 seconds
 
 
 def test_parts_of_a_batch_and_cuda_graphs_exclude_each_other():

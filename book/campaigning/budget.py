@@ -102,11 +102,13 @@ def plan_steps(
 
     first: the plan before was a guess, from which nothing follows.
     """
-    from framepred.training.schedule import DECAY
+    from framepred.training.schedule import steps_before_decay
 
     more = speed.steps_in(MARGIN * seconds, validate_every)
-    if schedule == "warmup-stable-decay" and done > int(DECAY * planned):  # grown, it goes back to where its rate fell
-        grown = int(DECAY * planned) + more
+    if schedule == "warmup-stable-decay" and done > steps_before_decay(
+        planned
+    ):  # grown, it goes back to where its rate fell
+        grown = steps_before_decay(planned) + more
         return grown if grown >= (1 if first else WORTH) * planned else planned
     if done >= LAST_PART * planned and done + more < WORTH * planned and not first:
         return planned

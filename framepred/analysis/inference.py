@@ -184,6 +184,7 @@ def per_clip(values: ArrayLike, name: str = "values") -> np.ndarray:
 
 
 def checked(values: ArrayLike, name: str, dimensions: tuple[int, ...]) -> np.ndarray:
+    """The values as float64. Raises a ValueError unless they are finite, of two clips or more, with so many dimensions."""
     array = np.asarray(values, np.float64)
     if array.ndim not in dimensions or 0 in array.shape or len(array) < 2:
         expected = " or ".join({1: "(clips,)", 2: "(clips, columns)"}[d] for d in dimensions)
@@ -204,6 +205,7 @@ def _two(first: ArrayLike, second: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def checked_confidence(confidence: float) -> float:
+    """The confidence. Raises a ValueError unless it is a share between 0 and 1."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a share between 0 and 1, such as 0.95")
     return confidence

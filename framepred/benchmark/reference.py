@@ -1,8 +1,8 @@
 """Reference implementations, written as one writes them first: what speed is measured against, and a second opinion.
 
-`plain` gives a network frame by frame: every step encodes its frame, convolves input and state together, and decodes if the prediction is asked
-for. Same weights, same numbers; nothing is done for several frames at once, nothing masked is left out, and no thought is
-given to memory layouts.
+`plain` gives a network frame by frame: every step encodes its frame, convolves input and state together, and decodes if
+the prediction is asked for. Same weights, same numbers; nothing is done for several frames at once, nothing masked is left
+out, and no thought is given to memory layouts.
 """
 
 from __future__ import annotations

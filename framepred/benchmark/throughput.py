@@ -67,7 +67,10 @@ class Measurements:
 
 def load_measurements(folder: str | Path = MEASUREMENTS) -> dict[str, dict[str, Any]]:
     """The measurements of a folder, by hardware: the content of its JSON files."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*.json"))]
+    texts = [path.read_text(encoding="utf-8") for path in sorted(Path(folder).glob("*.json"))]
+    records = [
+        json.loads(text.replace('"operations_per_second"', '"flops_per_second"')) for text in texts
+    ]  # its old name
     return {record["hardware"]: record for record in records}
 
 
@@ -106,8 +109,8 @@ def training(
     """The speed of the steps that `framepred.train` makes, from making the clips to updating the weights.
 
     Args:
-        way: "plain" for `framepred.benchmark.reference` in float32 (in tf32 on a GPU that has it); "eager" for the network as it is;
-            or a `compile` of `TrainConfig`. All but the first in bfloat16 where the device computes with it.
+        way: "plain" for `framepred.benchmark.reference` in float32 (in tf32 on a GPU that has it); "eager" for the network
+            as it is; or a `compile` of `TrainConfig`. All but the first in bfloat16 where the device computes with it.
 
     Returns:
         clips_per_second, flops_per_second (those that `training_cost` counts, whatever was computed in truth),
@@ -195,8 +198,8 @@ def drawing(
     model = build("vpn", preset).to(device).eval()
     assert isinstance(model, VideoPixelNetwork)
     frame = torch.rand(1, 1, frame_size, frame_size, device=device)
-    hidden, _ = model._read(frame[:, None])
-    share = model._share(hidden[:, -1])
+    hidden, _ = model.read(frame[:, None])
+    share = model.share(hidden[:, -1])
 
     def naive() -> None:
         for _ in range(pixels):

@@ -121,7 +121,7 @@ def _mnist(split: str, root) -> GlyphSet:
     images = _read_idx(_MNIST_FILES.find(f"{part}-images-idx3-ubyte.gz", root))
     labels = _read_idx(_MNIST_FILES.find(f"{part}-labels-idx1-ubyte.gz", root))
     keep = {"train": slice(None, -5_000), "validation": slice(-5_000, None), "test": slice(None)}[split]
-    return _digits(
+    return _glyph_set(
         images[keep], labels[keep], "mnist", split, tuple("0123456789"),
         "CC BY-SA 3.0, Y. LeCun and C. Cortes", "http://yann.lecun.com/exdb/mnist/",
     )  # fmt: skip
@@ -146,7 +146,7 @@ def _emnist_letters(split: str, root) -> GlyphSet:
     labels = _read_idx(_EMNIST_FILES.find(f"emnist-letters-{part}-labels-idx1-ubyte.gz", root))
     images = images.transpose(0, 2, 1)  # EMNIST stores its images transposed relative to MNIST
     keep = {"train": slice(None, -20_800), "validation": slice(-20_800, None), "test": slice(None)}[split]
-    return _digits(
+    return _glyph_set(
         images[keep], labels[keep].astype(np.int64) - 1,  # the file counts letters from 1
         "emnist-letters", split, _LETTERS, "public domain (NIST Special Database 19)",
         "https://www.nist.gov/itl/products-and-services/emnist-dataset",
@@ -172,7 +172,7 @@ def _omniglot_latin(split: str, root) -> GlyphSet:
             if drawer in drawers:
                 images.append(_drawing_to_glyph(archive.read(name)))
                 labels.append(letter - 1)
-    return _digits(
+    return _glyph_set(
         np.stack(images), np.array(labels), "omniglot-latin", split, _LETTERS, "MIT, B. M. Lake et al.",
         "https://github.com/brendenlake/omniglot",
     )  # fmt: skip
@@ -190,7 +190,7 @@ def _uci(split: str, root) -> GlyphSet:
     smooth = enlarge @ grey @ enlarge.T
     stretched = ((smooth - 0.3) / 0.45).clip(0, 1)
     images = np.pad(np.floor(stretched * 255 + 0.5 - 1e-6).astype(np.uint8), ((0, 0), (4, 4), (4, 4)))
-    return _digits(
+    return _glyph_set(
         images, labels[keep], "uci", split, tuple("0123456789"), "CC BY 4.0, E. Alpaydin and C. Kaynak",
         "https://doi.org/10.24432/C50P49",
     )  # fmt: skip
@@ -202,7 +202,7 @@ _SOURCES: dict[str, Callable[..., GlyphSet]] = {
 _LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
-def _digits(images, labels, source, split, classes, licence, url) -> GlyphSet:
+def _glyph_set(images, labels, source, split, classes, licence, url) -> GlyphSet:
     return GlyphSet(
         torch.from_numpy(np.array(images)), torch.from_numpy(labels.astype(np.int64)),
         source, split, classes, licence, url,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from framepred.data.glyphs import GLYPH_SIZE
@@ -24,6 +24,7 @@ CHUNK = 32  # clips rendered at a time on the CPU: 2.6 MB of frames, which stay 
 def render(
     glyphs: UInt8[Tensor, "B G 28 28"], positions: Int64[Tensor, "B T G 2"], size: int
 ) -> UInt8[Tensor, "B T 1 H W"]:
+    """Frames of `size` × `size` pixels with each glyph g of clip b at (x, y) = positions[b, t, g], its top left corner."""
     B, T = positions.shape[:2]
     frames = torch.zeros(B, T, 1, size, size, dtype=torch.uint8, device=glyphs.device)
     if frames.device.type == "cpu":
@@ -72,7 +73,8 @@ def _paste_windows(frames: Tensor, glyphs: Tensor, positions: Tensor) -> None:
         windows[index] = torch.maximum(windows[index], glyph) if g else glyph
 
 
-def to_float(frames: Tensor) -> Tensor:
+def to_float(frames: UInt8[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Grey values 0 to 255 as float32 in [0, 1], the same on every device."""
     # Divided by a tensor: by a Python number, a GPU multiplies with the reciprocal, which differs in the last bit.
     # `full` makes it on the device; a copy of a tensor made here would wait for the device.
     return frames.to(torch.float32).div_(torch.full((), 255.0, device=frames.device))

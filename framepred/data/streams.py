@@ -30,6 +30,7 @@ def shuffled(n: int, seed: int, pass_: int) -> np.ndarray:
 
 
 def unit_vector(u: np.ndarray) -> np.ndarray:
+    """The (x, y) of length 1 in the direction of u turns, (..., 2)."""
     angle = 2 * np.pi * u
     return np.stack([np.cos(angle), np.sin(angle)], -1)
 

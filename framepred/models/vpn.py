@@ -147,8 +147,8 @@ class VideoPixelNetwork(FramePredictor):
         The chain rule makes the nats of this forecast, summed, the negative log-likelihood of the target (T Eq. 3.13).
         """
         self.check(context, target.shape[1], target)
-        hidden, _ = self._read(torch.cat([context, target[:, :-1]], 1))
-        shares = [self._share(h) for h in hidden.unbind(1)[context.shape[1] - 1 :]]
+        hidden, _ = self.read(torch.cat([context, target[:, :-1]], 1))
+        shares = [self.share(h) for h in hidden.unbind(1)[context.shape[1] - 1 :]]
         return Forecast(self._decode(shares, target))
 
     @torch.no_grad()
@@ -180,7 +180,7 @@ class VideoPixelNetwork(FramePredictor):
     ) -> tuple[Forecast, list[Tensor]]:
         """The forecast of `forecast`, and the context's shares that it was decoded from."""
         known = context if truth is None or truth_mask is not None else torch.cat([context, truth[:, :-1]], 1)
-        hidden, state = self._read(known)
+        hidden, state = self.read(known)
         last = context.shape[1] - 1  # the last context frame predicts the first frame
         first = 0 if from_start else last
         upcoming = list(hidden.unbind(1)[first:])
@@ -191,13 +191,13 @@ class VideoPixelNetwork(FramePredictor):
                 frame = logits[-1].sigmoid()
                 if truth_mask is not None:
                     frame = torch.where(truth_mask[:, t - 1, None, None, None], truth[:, t - 1], frame)
-                hidden, state = self._read(frame[:, None], state)
+                hidden, state = self.read(frame[:, None], state)
                 upcoming.append(hidden[:, 0])
-            shares.append(self._share(upcoming[len(logits)]))
+            shares.append(self.share(upcoming[len(logits)]))
             logits.append(self._run(self.decoder, shares[-1]))
         return Forecast(torch.stack(logits, 1).float()), shares
 
-    def _read(self, frames: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def read(self, frames: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Encode frames and run the ConvLSTM over them: its hidden states (B, T, N, h, w) and its last state."""
         hidden = []
         for part in frames.split(1, 1) if self.checkpointing else [frames]:
@@ -211,7 +211,7 @@ class VideoPixelNetwork(FramePredictor):
         x = self.encoder[1:](_channels_last(x))
         return self.cell.run(x.unflatten(0, frames.shape[:2]), state)
 
-    def _share(self, hidden: Tensor) -> Tensor:
+    def share(self, hidden: Tensor) -> Tensor:
         """What the frames before contribute to the decoder's first layer."""
         return self.decoder.context(_channels_last(F.pixel_shuffle(hidden, self.patch)))
 
@@ -225,9 +225,9 @@ class VideoPixelNetwork(FramePredictor):
         logits, frames, state = [], [], None
         known = context
         for t in range(horizon):
-            hidden, state = self._read(known, state)
+            hidden, state = self.read(known, state)
             with without_autocast(context.device):  # small products: float32 costs next to nothing
-                share = self._share(hidden[:, -1].to(self.decoder.context.weight.dtype))
+                share = self.share(hidden[:, -1].to(self.decoder.context.weight.dtype))
                 logit, frame = self.decoder.draw(share, rule(t))
             logits.append(logit)
             frames.append(frame)

@@ -40,9 +40,8 @@ class Session(Provenance):
     from_step: int
     to_step: int
     seconds: float
-    ended: (
-        str | None
-    )  # "finished", "patience", "minutes", "SIGINT", "SIGTERM"; None while it goes on, or if it was killed
+    # "finished", "patience", "minutes", "SIGINT", "SIGTERM"; None while it goes on, or if it was killed
+    ended: str | None
     processes: int
 
 

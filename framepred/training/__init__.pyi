@@ -4,14 +4,14 @@ from . import (
     config as config,
     feedback as feedback,
     fits as fits,
+    folder as folder,
     loop as loop,
     optimisers as optimisers,
     processes as processes,
     progress as progress,
-    run_folder as run_folder,
     schedule as schedule,
     step as step,
     validation as validation,
 )
 from .config import TrainConfig as TrainConfig
-from .loop import Trainer as Trainer, train as train
+from .loop import train as train

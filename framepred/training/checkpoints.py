@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from framepred.files import write_whole
-from framepred.training.schedule import DECAY
+from framepred.training.schedule import steps_before_decay
 
 KEEP = 2
 
@@ -123,7 +123,7 @@ def grows_from(folder: Path, last: dict[str, Any]) -> dict[str, Any] | None:
     What the run has cost, and the best weights that it has found, are those of the last checkpoint all the same.
     """
     config, done = last["config"], last["done"]
-    if config["schedule"] != "warmup-stable-decay" or done["step"] <= int(DECAY * config["steps"]):
+    if config["schedule"] != "warmup-stable-decay" or done["step"] <= steps_before_decay(config["steps"]):
         return None
     try:
         stable = load_checkpoint(folder, "stable")

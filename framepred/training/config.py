@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 Count = Annotated[int, Field(ge=1)]
@@ -23,19 +24,42 @@ MAY_CHANGE = (
 RECIPE = {"optimizer": "muon", "teacher_forcing": 0.4, "loss_on": "all", "batch_size": 8, "ema": 0.99}
 
 
+def _plainly(cls: type) -> type:
+    """A class of pydantic whose errors are a line of ours: "steps is 0: input should be greater than or equal to 1"."""
+    init = cls.__init__  # type: ignore[misc]
+
+    @functools.wraps(init)
+    def checked(self, *args, **kwargs):
+        try:
+            init(self, *args, **kwargs)
+        except ValidationError as error:
+            expected: dict[
+                str, list[str]
+            ] = {}  # of a field that may be one thing or another there is an error for each
+            for e in error.errors():
+                said = e["msg"].removeprefix("Value error, ")
+                where = f"{e['loc'][0]} is {e['input']!r}: " if e["loc"] else ""
+                expected.setdefault(where, []).append(said[0].lower() + said[1:] if where else said)
+            raise ValueError("; ".join(where + ", or ".join(said) for where, said in expected.items())) from None
+
+    cls.__init__ = checked  # type: ignore[misc]
+    return cls
+
+
 # Strict: "10" is no number of steps, and True is not 1.
+@_plainly
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid"))
 class TrainConfig:
-    """How a network is trained. Every field is checked when a config is made, by pydantic, whose
-    ValidationError is a ValueError.
+    """How a network is trained. Every field is checked when a config is made, by pydantic;
+    what is wrong is a ValueError that names all of it.
 
     steps: optimiser steps in all, those of earlier sessions included. Schedules other than "constant", and
         `teacher_forcing`, stretch over them: a run resumed with more steps goes on as the longer run would from there.
         With "warmup-stable-decay" that is where its rate began to fall, if it fell already.
     batch_size: clips a step, over all processes. Step k uses clips k·batch_size, … of `seed`.
     accumulate: parts that the batch is computed in, one after the other, to save memory.
-    optimizer: "adam", "rmsprop" as in the thesis, or "muon": `framepred.training.optimisers.Muon` for the weights between layers
-        (see `FramePredictor.adam_layers`) and Adam for the rest.
+    optimizer: "adam", "rmsprop" as in the thesis, or "muon": `framepred.training.optimisers.Muon` for the weights between
+        layers (see `FramePredictor.adam_layers`) and Adam for the rest.
     learning_rate: the largest one of Adam or RMSProp. The thesis starts from 1e-3 (ConvLSTM), 1e-4 (spatio-temporal),
         3e-4 (VPN).
     muon_learning_rate: the largest one of Muon.
@@ -53,7 +77,7 @@ class TrainConfig:
     teacher_forcing: the share of the steps that this first part takes; 0 for none of it, as in the thesis.
     loss_on: the frames whose error is minimised: those of the "horizon", as in the thesis, or "all" that the network can
         predict, those of the context too, each from the true frames before it.
-    precision: "auto", "bf16" or "fp32"; see `autocast`.
+    precision: "auto", "bf16" or "fp32"; see `framepred.precision.autocast`.
     compile: use torch.compile: False, True, or how; see `framepred.training.compilation`. It takes a while to start and pays on a
         GPU; on a CPU it changed nothing.
     channels_last: keep images as (H, W, C) in memory, which convolutions on recent GPUs prefer.

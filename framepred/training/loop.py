@@ -26,10 +26,10 @@ from framepred.training.checkpoints import signals_noted
 from framepred.training.compilation import compiled
 from framepred.training.config import TrainConfig
 from framepred.training.fits import check_fits
+from framepred.training.folder import TrainingFolder
 from framepred.training.processes import Processes
 from framepred.training.progress import Pace, Progress
-from framepred.training.run_folder import Folder
-from framepred.training.schedule import DECAY
+from framepred.training.schedule import steps_before_decay
 from framepred.training.step import TrainingStep
 from framepred.training.validation import validate
 
@@ -106,23 +106,21 @@ class Trainer:
         self.run: RunRecord = (
             {} if out is None else describe(model, clips, dataclasses.asdict(config), validation, parent)
         )
-        self.folder = Folder(out, self.processes)
+        self.folder = TrainingFolder(out, self.processes)
         self.device = self.processes.device(model)
         self.done = Progress()
         self.session: dict[str, Any] = {}
         self.score = math.nan
         self.ended: str | None = None
-        falls = config.schedule == "warmup-stable-decay"
-        self.stable = int(DECAY * config.steps) if falls else None  # steps before the rate falls
+        self.stable = steps_before_decay(config.steps) if config.schedule == "warmup-stable-decay" else None
         self.label = f"training {model.network}"
 
     def fit(self, progress: bool = False) -> pandas.DataFrame:
         """Train until something ends it, and return the history."""
         with self.folder.held():
             recorded, checkpoint = self.folder.claim(self.run, self.config.steps)
-            if (
-                self.folder.path is not None and checkpoint is None and recorded > 0
-            ):  # finished, its checkpoints removed
+            # Finished, and its checkpoints were removed.
+            if self.folder.path is not None and checkpoint is None and recorded > 0:
                 load_weights(self.folder.path, self.model)
                 self.model.eval()
                 return load_history(self.folder.path)
@@ -160,7 +158,7 @@ class Trainer:
         self.folder.sweep()
         if checkpoint is None:
             self.save()  # if that is impossible, it is better to know it now
-        elif self.stable is not None and self.stable < done.step <= int(DECAY * checkpoint["config"]["steps"]):
+        elif self.stable is not None and self.stable < done.step <= steps_before_decay(checkpoint["config"]["steps"]):
             self.folder.save_stable(done.step, self.state())  # a plan that became shorter falls from here on
 
     def loop(self, progress: bool = False) -> None:

@@ -23,6 +23,11 @@ SCHEDULES = {
 }
 
 
+def steps_before_decay(steps: int) -> int:
+    """Steps of a plan of "warmup-stable-decay" before its learning rate falls."""
+    return int(DECAY * steps)
+
+
 def rate_share(config: TrainConfig, step: int) -> float:
     """The share of the largest learning rate at a step, counted from 0: at the middle of it, so that none is zero."""
     return SCHEDULES[config.schedule]((step + 0.5) / config.steps)

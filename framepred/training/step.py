@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,8 @@ class TrainingStep:
         self.device, self.processes = device, processes
         self.optimizers = make_optimizers(model, config)
         self.average = copy.deepcopy(model).requires_grad_(False).eval() if config.ema else None
+        saved = model.state_dict().keys()  # buffers that are not saved, such as masks, are constants
+        self.notes = [name for name, _ in model.named_buffers() if name in saved]
         self.part = config.batch_size // config.accumulate // processes.count
         self.options = {"from_start": True} if config.loss_on == "all" else {}  # not every network takes it
 
@@ -64,7 +66,7 @@ class TrainingStep:
         for optimizer in self.optimizers:
             optimizer.step()
         if self.average is not None:
-            follow(self.average, self.model, min(config.ema, (1 + step) / (10 + step)))
+            follow(self.average, self.model, self.notes, min(config.ema, (1 + step) / (10 + step)))
         return torch.cat([measures, norm.detach()[None]])
 
     def _backward(self, step: int, start: int, objective: Callable) -> Tensor:
@@ -104,8 +106,8 @@ def context_and_target(
 
 
 @torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Move the averaged weights towards those of the network, by 1 - decay of the way.
+def follow(average: nn.Module, model: nn.Module, notes: Sequence[str], decay: float) -> None:
+    """Move the averaged weights towards those of the network, by 1 - decay of the way; `notes` are buffers to copy.
 
     `torch.optim.swa_utils.AveragedModel` does the same, bit for bit, but takes its decay from a count of its own that would
     have to be set after every resume; ours follows from the step.
@@ -113,5 +115,5 @@ def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
     # One operation on all of them: on a GPU each by itself would cost a launch.
     get_ema_multi_avg_fn(decay)(list(average.parameters()), list(model.parameters()), 0)
     # What a layer notes of its inputs, such as the means of a batch norm, is an average already.
-    for ours, theirs in zip(average.buffers(), model.buffers(), strict=True):
-        ours.copy_(theirs)
+    for name in notes:
+        average.get_buffer(name).copy_(model.get_buffer(name))

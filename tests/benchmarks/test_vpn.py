@@ -25,8 +25,8 @@ def decoder(request):
     model = build("vpn", request.param).eval()
     context = torch.rand(1, 2, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        hidden, _ = model._read(context)
-        return request.param, model.decoder, model._share(hidden[:, -1])
+        hidden, _ = model.read(context)
+        return request.param, model.decoder, model.share(hidden[:, -1])
 
 
 def mean_field(logits, y, x):

@@ -93,6 +93,7 @@ def test_a_network_is_named_once(tmp_path):
     [
         ({"network": "vpm"}, "ValueError: unknown network 'vpm'; known: convlstm, spatiotemporal, vpn, predrnn, simvp"),
         ({"checkpointing": True}, "ValueError: checkpointing is for vpn only, and network is 'convlstm'"),
+        ({"batch_size": 0}, "ValueError: batch_size is 0: input should be greater than or equal to 1"),
     ],
 )
 def test_notebook_refuses_what_no_network_can(given, message, tmp_path):

@@ -13,7 +13,7 @@ from framepred.training.config import MAY_CHANGE
 from framepred.training.processes import Processes
 
 
-class Folder:
+class TrainingFolder:
     """A run's folder. All processes read it, and number 0 writes it. Without a path, nothing is read or written.
 
     Args:
