@@ -374,6 +374,8 @@ def test_wrong_shapes_and_numbers_are_refused(call):
             call([[1.0, 2.0], [3.0, bad]])
         with pytest.raises(ValueError, match=f"holds {bad} at clip 0"):
             call([[1.0, bad], [3.0, 4.0]])
+        with pytest.raises(ValueError, match=f"holds {bad} at clip 0"):  # the first of them is told
+            call([[1.0, bad], [3.0, -math.inf]])
 
 
 @pytest.mark.parametrize("call", [compare_paired, rank_correlation, disagreement])
@@ -406,12 +408,16 @@ def test_questions_without_an_answer_are_refused(rng):
         regress(x, rng.normal(size=9))
     with pytest.raises(ValueError, match="follows from the others"):
         regress(x.assign(b=-2 * x["a"]), rng.normal(size=9))
+    with pytest.raises(ValueError, match="follows from the others"):
+        regress(x.assign(b=-2 * x["a"], c=3 * x["a"]), rng.normal(size=9))
     with pytest.raises(ValueError, match="clip 3 alone decides a coefficient"):
         regress(x.assign(b=np.arange(9) == 3), rng.normal(size=9))
     with pytest.raises(ValueError, match="9 clips and errors 8"):
         regress(x[["a"]], rng.normal(size=8))
-    with pytest.raises(ValueError, match="too few"):
+    with pytest.raises(ValueError, match="3 clips are too few for 1 features; expected at least 4"):
         regress(x[["a"]][:3], rng.normal(size=3))
+    with pytest.raises(ValueError, match="4 clips are too few for 2 features; expected at least 5"):
+        regress(x.assign(b=x["a"] ** 2)[:4], rng.normal(size=4))
 
 
 def test_resampling_10_000_clips_keeps_memory_small():
