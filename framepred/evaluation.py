@@ -50,6 +50,11 @@ def applicable(model: FramePredictor) -> list[str]:
     return [protocol for protocol in PROTOCOLS if applies[protocol]]
 
 
+def device_of(model: FramePredictor) -> torch.device:
+    """Where a predictor computes: the device of its parameters or, if it has none, of its buffers; the CPU without either."""
+    return next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
+
+
 def informed(model: FramePredictor, clips: Clips) -> FramePredictor:
     """The predictor that knows of these clips what it may know beside the frames seen.
 
@@ -97,7 +102,7 @@ def evaluate(
         precision: "fp32", "bf16", or "auto" (bf16 where the device computes with it); see `framepred.precision.autocast`.
             The published runs were scored with "auto".
     """
-    device = next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
+    device = device_of(model)
     was_training = model.training
     model.eval()
     parts: list[tuple[Tensor, ...]] = []

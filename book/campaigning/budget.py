@@ -105,10 +105,9 @@ def plan_steps(
     from framepred.training.schedule import steps_before_decay
 
     more = speed.steps_in(MARGIN * seconds, validate_every)
-    if schedule == "warmup-stable-decay" and done > steps_before_decay(
-        planned
-    ):  # grown, it goes back to where its rate fell
-        grown = steps_before_decay(planned) + more
+    falls = steps_before_decay(planned)
+    if schedule == "warmup-stable-decay" and done > falls:  # grown, it goes back to where its rate fell
+        grown = falls + more
         return grown if grown >= (1 if first else WORTH) * planned else planned
     if done >= LAST_PART * planned and done + more < WORTH * planned and not first:
         return planned

@@ -42,10 +42,10 @@ class State:
         return self.runs.get(name, {}).get("status") == "done"
 
     def save(self) -> None:
-        from framepred.files import write_whole
+        from framepred.files import write_text
 
         text = json.dumps({"campaign": self.campaign, "runs": self.runs}, indent=2)
-        write_whole(self.path, lambda path: Path(path).write_text(text + "\n", encoding="utf-8"))
+        write_text(self.path, text + "\n")
 
     def run_folder(self, name: str) -> Path:
         """Where a run is trained."""

@@ -20,8 +20,8 @@ from framepred.analysis.drift import drift_and_blur
 from framepred.data.glyphs import load_digits
 from framepred.data.moving import Clips, MovingDigits
 from framepred.data.test_sets import test_set
-from framepred.evaluation import Scores, applicable, evaluate, informed
-from framepred.files import save_arrays, write_whole
+from framepred.evaluation import Scores, applicable, device_of, evaluate, informed
+from framepred.files import save_arrays, write_text, write_whole
 from framepred.metrics import cross_entropy, entropy_floor
 from framepred.models.base import FramePredictor
 from framepred.players import FramePlayer
@@ -144,7 +144,7 @@ class _Report:
             + "\n".join(self.parts)
             + "\n</body></html>\n"
         )
-        write_whole(folder / "index.html", lambda path: Path(path).write_text(page, "utf-8"))
+        write_text(folder / "index.html", page)
 
 
 # --- the sections, in the order of the chapter -----------------------------------------------------------------------
@@ -337,8 +337,7 @@ def _drift(work: _Report) -> None:
 @torch.no_grad()
 def _predict(work: _Report, clips: Clips) -> torch.Tensor:
     """Logits of a rollout, on the CPU."""
-    tensors = [*work.model.parameters(), *work.model.buffers()]
-    device = tensors[0].device if tensors else torch.device("cpu")
+    device = device_of(work.model)
     parts = []
     for start in range(0, len(clips), work.batch_size):
         rows = slice(start, start + work.batch_size)

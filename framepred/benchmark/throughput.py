@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from framepred.benchmark.reference import Plain, plain
+from framepred.benchmark.reference import Plain, draw_plainly, plain
 from framepred.data.moving import MovingDigits
-from framepred.files import write_whole
+from framepred.files import write_text
 from framepred.models import VideoPixelNetwork, build
 from framepred.models.flops import training_cost
 from framepred.runs.record import provenance
@@ -61,7 +61,7 @@ class Measurements:
                 torch.cuda.empty_cache()
             self.path.parent.mkdir(parents=True, exist_ok=True)
             text = json.dumps({**self.about, "rows": self.rows}, indent=2)
-            write_whole(self.path, lambda path: Path(path).write_text(text + "\n", encoding="utf-8"))
+            write_text(self.path, text + "\n")
         return self.rows[key]
 
 
@@ -201,12 +201,11 @@ def drawing(
     hidden, _ = model.read(frame[:, None])
     share = model.share(hidden[:, -1])
 
-    def naive() -> None:
-        for _ in range(pixels):
-            model.decoder(share, frame)
+    def mean_field(logits: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        return logits.sigmoid()
 
-    cached = time_it(lambda: model.decoder.draw(share, lambda logits, y, x: logits.sigmoid()), device, seconds)
-    each = time_it(naive, device, seconds) / pixels
+    cached = time_it(lambda: model.decoder.draw(share, mean_field), device, seconds)
+    each = time_it(lambda: draw_plainly(model.decoder, share, mean_field, pixels), device, seconds) / pixels
     return {"preset": preset, "cached_seconds": cached, "naive_seconds": each * frame_size**2}
 
 

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save as serialize
 from torch import Tensor
 
-from framepred.files import PART, write_whole
+from framepred.files import PART, write_text, write_whole
 from framepred.models.base import FramePredictor
 from framepred.runs.record import IDENTITY, RunRecord, as_json, read_record, write_record
 
@@ -130,7 +130,7 @@ def save_run(
     for name in ("scores.npz", "samples.npz"):
         (folder / name).unlink(missing_ok=True)
     config = json.dumps(as_json({"network": model.network, **model.arguments}), indent=2)
-    write_whole(folder / "config.json", lambda path: Path(path).write_text(config + "\n", encoding="utf-8"))
+    write_text(folder / "config.json", config + "\n")
     _save_weights(folder, weights)
     write_whole(folder / "history.csv", lambda path: history.to_csv(path, index=False))
     write_record(folder, {**record, "test_sets": {}})

@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 import torch
 
 from framepred.data.moving import MovingDigits
-from framepred.files import write_whole
+from framepred.files import write_text
 from framepred.models import PRESETS
 from framepred.models.base import FramePredictor
 
@@ -142,7 +142,7 @@ def read_record(folder: Path) -> RunRecord | None:
 def write_record(folder: Path, record: RunRecord) -> None:
     """Write `run.json`."""
     text = json.dumps(as_json(record), indent=2)
-    write_whole(Path(folder) / "run.json", lambda path: Path(path).write_text(text + "\n", encoding="utf-8"))
+    write_text(Path(folder) / "run.json", text + "\n")
 
 
 def provenance(device: torch.device) -> Provenance:
