@@ -122,23 +122,24 @@ pairs: env
 exercises: pairs
 	$(BIN)/python book/coursework.py
 
-# nbgrader is not part of the book: it has an environment of its own, which sees the book's packages and adds to them.
+# nbgrader is not part of the book: it has an environment of its own.
 coursework: $(MARKER)/.ready
 	$(MARKER_BIN)/python book/coursework.py --release $(COURSE)
 
+# An environment $(1) of its own, which sees the book's packages and adds those of the extra $(2).
+define beside
+$(BIN)/python -m venv $(1)
+@echo "import site; site.addsitedir(r'$$($(BIN)/python $(SITE))')" > "$$($(1)/$(notdir $(BIN))/python $(SITE))/book.pth"
+$(1)/$(notdir $(BIN))/python -m pip install --quiet --constraint requirements.lock "$$($(BIN)/python -c \
+  "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$(2)'])")"
+@touch $@
+endef
+
 $(MARKER)/.ready: $(READY)
-	$(BIN)/python -m venv $(MARKER)
-	@echo "import site; site.addsitedir(r'$$($(BIN)/python $(SITE))')" > "$$($(MARKER_BIN)/python $(SITE))/book.pth"
-	$(MARKER_BIN)/python -m pip install --quiet --constraint requirements.lock "$$($(BIN)/python -c \
-	  "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['coursework'])")"
-	@touch $@
+	$(call beside,$(MARKER),coursework)
 
 $(MUTATOR)/.ready: $(READY)
-	$(BIN)/python -m venv $(MUTATOR)
-	@echo "import site; site.addsitedir(r'$$($(BIN)/python $(SITE))')" > "$$($(MUTATOR_BIN)/python $(SITE))/framepred.pth"
-	$(MUTATOR_BIN)/python -m pip install --quiet --constraint requirements.lock "$$($(BIN)/python -c \
-	  "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['mutants'])")"
-	@touch $@
+	$(call beside,$(MUTATOR),mutants)
 
 registry: env
 	$(BIN)/python -c "from framepred.runs.published import write_registry; write_registry()"

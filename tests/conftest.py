@@ -6,6 +6,7 @@ import threading
 
 import hypothesis
 import hypothesis.configuration
+import pooch
 import pytest
 import torch
 
@@ -71,6 +72,15 @@ def empty_machine(tmp_path, monkeypatch):
 
     monkeypatch.setattr(download.socket, "create_connection", refuse)
     return folder
+
+
+@pytest.fixture
+def unwritable_cache(tmp_path, empty_machine, monkeypatch):
+    """A machine whose cache cannot be made, and on which nobody may connect or download."""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(pooch, "retrieve", lambda *args, **kwargs: pytest.fail("tried to download"))
+    monkeypatch.setattr(download, "first_reachable", lambda urls: pytest.fail("tried to connect"))
+    monkeypatch.setattr(download, "cache_folder", lambda: tmp_path / "file" / "cache")
 
 
 @pytest.fixture

@@ -74,11 +74,7 @@ def test_no_network_is_told_within_five_seconds_with_what_to_set(hanging_network
     assert time.monotonic() - began < 5
 
 
-def test_unwritable_cache_is_told_before_anything_is_asked(tmp_path, empty_machine, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setattr(pooch, "retrieve", lambda *args, **kwargs: pytest.fail("tried to download"))
-    monkeypatch.setattr(download, "first_reachable", lambda urls: pytest.fail("tried to connect"))
-    monkeypatch.setattr(download, "cache_folder", lambda: tmp_path / "file" / "cache")
+def test_unwritable_cache_is_told_before_anything_is_asked(unwritable_cache):
     with pytest.raises(PermissionError, match=r"cannot write to .*a.txt.*set FRAMEPRED_DATA"):
         published({"a.txt": b"abc"}).find("a.txt")
 

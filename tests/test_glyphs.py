@@ -283,11 +283,7 @@ def test_auto_takes_mnist_where_it_lies(tmp_path, empty_machine, publish):
     assert load_digits("auto", "test", tmp_path / "found").source == "mnist"
 
 
-def test_unwritable_cache_is_told_before_any_download(tmp_path, empty_machine, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setattr(pooch, "retrieve", lambda *args, **kwargs: pytest.fail("tried to download"))
-    monkeypatch.setattr(download, "first_reachable", lambda urls: pytest.fail("tried to connect"))
-    monkeypatch.setattr(download, "cache_folder", lambda: tmp_path / "file" / "cache")
+def test_unwritable_cache_is_told_before_any_download(unwritable_cache):
     with pytest.raises(PermissionError, match=r"cannot write to .*set FRAMEPRED_DATA"):
         load_digits("mnist")
     with pytest.warns(UserWarning, match="cannot write"):
