@@ -1,6 +1,6 @@
 """Plant every small fault in the code that makes published numbers, one after the other, and see whether a test notices.
 
-    make mutants                             all parts: some 6,000 faults, a day of one core
+    make mutants                             all parts: some 2,200 faults, half a day of one core
     make mutants ARGS="metrics evaluation"   these
 
 cosmic-ray changes an operator, a number or a condition in a clone of the last commit and runs the tests of that module. A
@@ -34,8 +34,13 @@ TESTS = {  # whose numbers a reader sees: the module, and the tests that are the
     "benchmark/reference": "reference",
     "benchmark/throughput": "throughput",
 }
-# Nearly every | of the package stands in an annotation, where a fault is none.
-UNTOUCHED = ["core/ReplaceBinaryOperator_BitOr_.*"]
+# Of the dozen operators that could stand in the place of another, the nearest one: who notices a + for a - notices a << too.
+NEAREST = (
+    "Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "FloorDiv_Div", "Mod_Mul", "Pow_Mul", "BitAnd_BitOr",
+    "Delete_USub", "Delete_Not", "Delete_Invert", "Eq_NotEq", "NotEq_Eq", "Lt_LtE", "LtE_Lt", "Gt_GtE", "GtE_Gt",
+    "Is_IsNot", "IsNot_Is",
+)  # fmt: skip
+UNTOUCHED = [f"core/Replace(Binary|Unary|Comparison)Operator_(?!({'|'.join(NEAREST)})$)"]
 CONFIG = """\
 [cosmic-ray]
 module-path = ["{module}"]
@@ -66,7 +71,8 @@ def examine(part: str) -> float:
     clone = OUT / f"{name}-clone"  # of its own, so that parts can be examined side by side
     shutil.rmtree(clone, ignore_errors=True)
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-    digest = hashlib.sha256(b"".join((clone / path).read_bytes() for path in [module, *tests])).hexdigest()[:12]
+    contents = [(clone / path).read_bytes() for path in [module, *tests]]
+    digest = hashlib.sha256(b"".join([str(UNTOUCHED).encode(), *contents])).hexdigest()[:12]
     session = OUT / f"{name}-{digest}.sqlite"
     config = OUT / f"{name}.toml"
     config.write_text(CONFIG.format(module=module, python=sys.executable, tests=" ".join(tests), untouched=UNTOUCHED))
@@ -77,7 +83,17 @@ def examine(part: str) -> float:
     tool("cosmic-ray", "exec", config, session, cwd=clone)
     (OUT / f"{name}.txt").write_text(tool("cr-report", "--show-diff", "--surviving-only", session))
     shutil.rmtree(clone)
-    return float(tool("cr-rate", session)) / 100
+    return survived(session)
+
+
+def survived(session: Path) -> float:
+    """The share of the faults tested that survived; cr-rate counts those that were left out as noticed."""
+    from cosmic_ray.work_db import WorkDB, use_db
+    from cosmic_ray.work_item import WorkerOutcome
+
+    with use_db(session, WorkDB.Mode.open) as database:
+        tested = [result for _, result in database.results if result.worker_outcome != WorkerOutcome.SKIPPED]
+    return sum(not result.is_killed for result in tested) / len(tested)
 
 
 def main(parts: list[str]) -> int:
