@@ -39,7 +39,7 @@ help:
 	@echo "make test   run the tests (under five minutes)"
 	@echo "make slow   run the slow tests;  make bench: the benchmarks"
 	@echo "make speedrun   how long a ConvLSTM takes to the error of the thesis: many minutes, with MNIST"
-	@echo "make mutants ARGS=metrics   plant small faults in a module and see whether the tests notice (all: half a day)"
+	@echo "make mutants ARGS=metrics   plant small faults in a module and see whether the tests notice (all: five hours)"
 	@echo "make lint   check style, types, spelling, and what is made from something else"
 	@echo "make links  ask every address that the book links whether it is there (needs a network)"
 	@echo "make pairs  bring the notebooks up to date with the pages"

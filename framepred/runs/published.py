@@ -11,6 +11,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 from framepred.data import download
+from framepred.files import write_text
 
 REGISTRY = Path(__file__).with_name("published.txt")
 CHECKOUT = Path(__file__).parents[2] / "book" / "runs"
@@ -52,7 +53,7 @@ def write_registry() -> None:
     """Bring `published.txt` up to date with the runs of the checkout."""
     paths = sorted(path for path in CHECKOUT.glob("*/*") if path.suffix in (".json", ".safetensors", ".csv", ".npz"))
     digests = {path.relative_to(CHECKOUT).as_posix(): download.file_digest(path) for path in paths}
-    REGISTRY.write_text("".join(f"{key} {digest}\n" for key, digest in digests.items()), encoding="utf-8")
+    write_text(REGISTRY, "".join(f"{key} {digest}\n" for key, digest in digests.items()))
 
 
 def _source() -> str:
