@@ -27,7 +27,7 @@ NAMES = {"ConvLSTM": "ConvLSTM", "spatio-temporal": "spatio-temporal autoencoder
 
 def table() -> str:
     """Rollout errors on the MNIST test digits: the thesis' and ours, each network's with the run that has it and its cost."""
-    thesis = fp.analysis.prior_work.published("rollout").query("cite == 'feist2021' and test_set == 'own'")
+    thesis = fp.analysis.prior_work.reported("rollout").query("cite == 'feist2021' and test_set == 'own'")
     thesis = thesis.set_index("network")["nats"]
     errors = fp.analysis.results.errors("mnist-2", "rollout")
     lines = [

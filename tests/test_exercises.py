@@ -359,7 +359,7 @@ def test_bounce_is_what_the_generator_does(uci):
 def test_drift_is_the_one_that_the_package_measures(uci):
     clips = fp.MovingDigits(uci, n_digits=1, n_frames=4, frame_size=96).sample(30, seed=0)
     inside = ((clips.positions > 6) & (clips.positions < 60)).all(-1).all(-1).all(-1)
-    clips = fp.Clips(clips.frames[inside], clips.positions[inside], clips.glyphs[inside], clips.labels[inside])
+    clips = clips[inside]
     assert len(clips) > 2
     logits = (0.02 + 0.95 * torch.roll(clips.frames[:, 1:], (2, -3), (-2, -1))).logit()
     found = drift_and_blur(logits, clips, context=1, radius=4).shift[:, 0, 0]

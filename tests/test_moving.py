@@ -1,5 +1,6 @@
 """The generator: its floor, its motion, its randomness, its pixels, and the fixed test sets."""
 
+import dataclasses
 import hashlib
 import math
 import subprocess
@@ -300,6 +301,20 @@ def test_gpu_makes_the_same_clips(dtype, uci):
     assert there.frames.device.type == there.positions.device.type == "cuda"
     assert torch.equal(here.frames, there.frames.cpu()) and torch.equal(here.positions, there.positions.cpu())
     assert torch.equal(here.alone(1), there.alone(1).cpu())
+
+
+@pytest.mark.parametrize("rows", [slice(3, 6), [3, 4, 5], np.arange(3, 6), torch.arange(6) > 2], ids=repr)
+def test_some_of_the_clips_keep_all_that_belongs_to_them(rows, uci):
+    clips = MovingDigits(uci, 2, n_frames=4)
+    chosen, expected = clips.sample(6)[rows], clips.sample(3, start=3)
+    for field in dataclasses.fields(expected):
+        assert torch.equal(getattr(chosen, field.name), getattr(expected, field.name))
+
+
+@pytest.mark.parametrize("number", [np.array(3), torch.tensor(3)], ids=repr)
+def test_a_number_alone_chooses_no_clips(number, uci):
+    with pytest.raises(TypeError, match=r"take a slice, such as \[3:4\]"):
+        MovingDigits(uci, 2, n_frames=4).sample(6)[number]
 
 
 def test_split_cuts_after_the_context(uci):

@@ -24,7 +24,7 @@ def close_figures():
 
 
 def test_every_number_has_a_protocol_a_source_in_the_bibliography_and_a_measure():
-    table = prior_work.published()
+    table = prior_work.reported()
     keys = set(re.findall(r"@\w+\{(\w+),", REFERENCES.read_text(encoding="utf-8")))
     assert set(table["protocol"]) <= set(fp.PROTOCOLS)
     assert set(table["cite"]) <= keys
@@ -32,15 +32,15 @@ def test_every_number_has_a_protocol_a_source_in_the_bibliography_and_a_measure(
 
 
 def test_a_protocol_selects_its_rows():
-    (row,) = prior_work.published("teacher-forced").itertuples()
+    (row,) = prior_work.reported("teacher-forced").itertuples()
     assert (row.network, row.nats) == ("VPN", 87.6)
-    assert not set(prior_work.published("one-step")["paper"]) & {"Shi 2015"}
+    assert not set(prior_work.reported("one-step")["paper"]) & {"Shi 2015"}
     with pytest.raises(ValueError, match="rollout, one-step, teacher-forced"):
-        prior_work.published("sampling")
+        prior_work.reported("sampling")
 
 
 def test_numbers_of_the_thesis_are_those_of_its_tables():
-    thesis = prior_work.published("rollout").query("paper == 'Feist 2021' and test_set == 'original'")
+    thesis = prior_work.reported("rollout").query("paper == 'Feist 2021' and test_set == 'original'")
     rows = thesis.set_index("network")[["nats", "first_frame", "tenth_frame"]].values.tolist()
     assert rows == [[361.6, 219.7, 457.0], [354.7, 302.3, 395.2], [170.3, 119.8, 216.1]]  # T Table 4.1
 
@@ -68,7 +68,7 @@ def test_plane_shows_every_published_number_and_ours():
     figure = prior_work.two_measures({"VPN, rollout": ("rollout", 50.0, 150.0)}, {"VPN, rollout": "#029e73"})
     (ax,) = figure.axes
     texts = [text.get_text() for text in ax.texts]
-    shown = prior_work.published().query("test_set != 'training'")
+    shown = prior_work.reported().query("test_set != 'training'")
     assert len(texts) == len(shown) + 1
     assert "Kalchbrenner 2016, VPN: 87.6 nats" in texts
     (mine,) = [line for line in ax.lines if line.get_label() == "VPN, rollout"]
@@ -78,7 +78,7 @@ def test_plane_shows_every_published_number_and_ours():
 def test_published_numbers_lie_where_their_papers_have_them():
     (ax,) = prior_work.two_measures().axes
     points = [(*line.get_xydata()[0], line.get_marker()) for line in ax.lines if len(line.get_xydata()) == 1]
-    shown = prior_work.published().query("test_set != 'training'")
+    shown = prior_work.reported().query("test_set != 'training'")
     assert len(points) == len(shown)
     # Nats less 86.3, the floor; half of that is the largest squared error. Or the squared error, and twice of it.
     for where in ((0.65, 1.3, "^"), (99.45, 198.9, "o"), (46.75, 93.5, "s"), (14.07, 28.14, "o"), (103.3, 206.6, "o")):

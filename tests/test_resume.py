@@ -461,6 +461,7 @@ def test_run_killed_after_its_last_checkpoint_has_a_whole_folder_after_the_next_
 # --- several processes -----------------------------------------------------------------------------------------------
 
 WORKERS = """
+import os
 import sys
 import torch
 torch.set_num_threads(1)
@@ -470,7 +471,8 @@ def work(out):
     clips = fp.MovingDigits(fp.load_digits("uci", "test"), **SHAPE)
     held_out = fp.MovingDigits(fp.load_digits("uci", "validation"), **SHAPE)
     config = fp.TrainConfig(**SMALL, validate_every=3, validation_clips=5)
-    fp.train(fp.build("convlstm", "tiny", seed=0), clips, config, out=out, validation=held_out)
+    model = fp.build("convlstm", "tiny", seed=int(os.environ.get("RANK", 0)))  # all begin with the weights of the first
+    fp.train(model, clips, config, out=out, validation=held_out)
 
 if __name__ == "__main__":
     if sys.argv[1] == "notebook":  # which has trained by itself before

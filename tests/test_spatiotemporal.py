@@ -306,8 +306,9 @@ def test_bad_arguments_are_refused():
         build("spatiotemporal", "tiny", loss="l2")
     with pytest.raises(ValueError, match="smoothness is -1"):
         build("spatiotemporal", "tiny", smoothness=-1.0)
-    with pytest.raises(ValueError, match="flow_kernel 4"):
-        build("spatiotemporal", "tiny", flow_kernel=4)
+    for name, size in {"kernel_size": 4, "cell_kernel": 2, "flow_kernel": -1}.items():
+        with pytest.raises(ValueError, match=f"{name} is {size}; an odd one keeps the frame's size"):
+            build("spatiotemporal", "tiny", **{name: size})
 
 
 def test_bad_frames_are_refused():

@@ -33,10 +33,10 @@ def unscored(run: Run, folder: Path) -> list[str]:
 
 def thesis(run: Run) -> float | None:
     """The thesis' nats of this network under this protocol, on its own test clips of MNIST; None if it gives none."""
-    from framepred.analysis.prior_work import published
+    from framepred.analysis.prior_work import reported
     from framepred.analysis.results import LABELS
 
-    rows = published(run.protocol).query("cite == 'feist2021' and test_set == 'own'").set_index("network")["nats"]
+    rows = reported(run.protocol).query("cite == 'feist2021' and test_set == 'own'").set_index("network")["nats"]
     label = LABELS.get(run.network)  # None: a network that came after the thesis
     return float(rows[label]) if label in rows.index else None
 

@@ -28,7 +28,7 @@ MARKERS = {"rollout": "o", "one-step": "s", "teacher-forced": "^"}
 TOLERANCE = 1e-4  # share by which float32 sums may break the inequality
 
 
-def published(protocol: str | None = None) -> pd.DataFrame:
+def reported(protocol: str | None = None) -> pd.DataFrame:
     """Published results on two digits, a row a number.
 
     Args:
@@ -97,7 +97,7 @@ def two_measures(
     ax.text(60, 1.1, "impossible: nats < floor + 2·squared error", ha="center", fontsize=8, color="0.35")
     # All published numbers end on the edge of the impossible region, where there is room for their names.
     labels: list[tuple[float, str]] = []
-    for row in published().itertuples():
+    for row in reported().itertuples():
         if row.test_set == "training":
             continue
         name = f"{row.paper}, {row.network}"

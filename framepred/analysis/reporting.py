@@ -340,8 +340,7 @@ def _predict(work: _Report, clips: Clips) -> torch.Tensor:
     device = device_of(work.model)
     parts = []
     for start in range(0, len(clips), work.batch_size):
-        rows = slice(start, start + work.batch_size)
-        part = Clips(clips.frames[rows], clips.positions[rows], clips.glyphs[rows], clips.labels[rows])
+        part = clips[start : start + work.batch_size]
         context, target = part.split()
         with autocast(device, work.precision):
             parts.append(informed(work.model, part)(context.to(device), target.shape[1]).logits.cpu())

@@ -5,7 +5,7 @@ Clip k of a seed is a function of (seed, k) alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +33,14 @@ class Clips:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    def __getitem__(self, rows: slice | Sequence[int] | Tensor | np.ndarray) -> Clips:
+        """Some of the clips, chosen by a slice, by an array of numbers or by a mask."""
+        if np.ndim(rows) == 0 and not isinstance(rows, slice):  # type: ignore[arg-type]
+            raise TypeError(
+                f"clips[{rows!r}] has no batch; take a slice, such as [3:4], an array of numbers, or a mask"
+            )
+        return Clips(self.frames[rows], self.positions[rows], self.glyphs[rows], self.labels[rows])
 
     def split(self, context: int = 10) -> tuple[Tensor, Tensor]:
         """The first `context` frames, and the frames to predict."""

@@ -105,14 +105,14 @@ def _white_only(logits: Tensor, target: Tensor) -> Tensor:
 def _nats_cases(seed: int) -> list[Case]:
     g = torch.Generator().manual_seed(seed)
 
-    def grey() -> Tensor:
+    def frames() -> Tensor:
         return torch.rand(2, 3, 1, 4, 5, generator=g)
 
     sure = 200 * torch.randn(2, 3, 1, 4, 5, generator=g).sign()
     return [
-        Case("logits of 0", (torch.zeros(2, 3, 1, 4, 5), grey())),
-        Case("random logits", (2 * torch.randn(2, 3, 1, 4, 5, generator=g), grey())),
-        Case("logits of ±200", (sure, grey()),
+        Case("logits of 0", (torch.zeros(2, 3, 1, 4, 5), frames())),
+        Case("random logits", (2 * torch.randn(2, 3, 1, 4, 5, generator=g), frames())),
+        Case("logits of ±200", (sure, frames()),
              "right for moderate logits, wrong for ±200, where p rounds to 0 or 1 and its logarithm is lost. Don't go through p, and don't clamp it: ln p is `F.logsigmoid(logits)`, and ln(1 - p) is `F.logsigmoid(-logits)`."),
     ]  # fmt: skip
 

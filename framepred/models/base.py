@@ -163,7 +163,7 @@ def check_patch(patch: int) -> None:
         raise ValueError(f"patch is {patch}; expected at least 1, for no patches")
 
 
-def check_kernel(kernel_size: int) -> None:
+def check_kernel(kernel_size: int, name: str = "kernel_size") -> None:
     """Raise a ValueError unless a convolution with a kernel of this side can keep the frame's size."""
-    if kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size is {kernel_size}; an odd one keeps the frame's size")
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"{name} is {kernel_size}; an odd one keeps the frame's size")

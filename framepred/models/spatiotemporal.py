@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from framepred.metrics import cross_entropy, squared_error
-from framepred.models.base import Forecast, FramePredictor, check_patch, predicted
+from framepred.models.base import Forecast, FramePredictor, check_kernel, check_patch, predicted
 from framepred.models.layers.convlstm_cell import ConvLSTMCell
 from framepred.models.layers.warp import flow_smoothness, warp
 from framepred.precision import without_autocast
@@ -63,10 +63,8 @@ class SpatioTemporal(FramePredictor):
         if not smoothness >= 0:
             raise ValueError(f"smoothness is {smoothness}; expected a weight of 0 or more")
         cell_kernel = cell_kernel or kernel_size
-        if kernel_size % 2 == 0 or flow_kernel % 2 == 0:
-            raise ValueError(
-                f"kernel_size is {kernel_size} and flow_kernel {flow_kernel}; odd ones keep the frame's size"
-            )
+        for name, size in {"kernel_size": kernel_size, "cell_kernel": cell_kernel, "flow_kernel": flow_kernel}.items():
+            check_kernel(size, name)
         check_patch(patch)
         if hidden % patch**2:
             raise ValueError(f"hidden is {hidden}; with patch {patch} it must be a multiple of {patch**2}")

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from framepred.analysis.prior_work import published
+from framepred.analysis.prior_work import reported
 from framepred.data.moving import MovingDigits
 from framepred.data.test_sets import test_set
 from framepred.evaluation import evaluate
@@ -18,7 +18,7 @@ STEPS = 1500  # of eight clips; the rate has fallen to zero after them
 
 @pytest.mark.by_hand
 def test_a_convlstm_reaches_the_error_of_the_thesis(mnist, capsys):
-    thesis = published("rollout").query("cite == 'feist2021' and network == 'ConvLSTM' and test_set == 'own'")
+    thesis = reported("rollout").query("cite == 'feist2021' and network == 'ConvLSTM' and test_set == 'own'")
     clips, model = MovingDigits(mnist("train")), build("convlstm", "book")
     began, used = time.perf_counter(), time.process_time()
     train(model, clips, TrainConfig.recipe(steps=STEPS))
