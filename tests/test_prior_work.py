@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
 import torch
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 
 import framepred as fp
 from framepred.analysis import prior_work
@@ -133,6 +133,12 @@ def test_plane_refuses_what_no_prediction_can_be():
         prior_work.two_measures({"mine": ("likelihood", 50.0, 150.0)})
 
 
-def test_names_that_would_overlap_are_moved_apart_in_order():
-    moved = prior_work._spread(np.array([0.0, 0.01, 0.02, 5.0, 9.99]), 0.5, 10.0)
-    assert (np.diff(moved) >= 0.5 - 1e-6).all() and moved[3] == 5.0 and moved[-1] <= 10.0
+def test_names_keep_apart_in_the_order_of_their_markers():
+    figure = prior_work.two_measures()
+    figure.canvas.draw()
+    notes = [note for note in figure.axes[0].texts if isinstance(note, Annotation)]
+    notes.sort(key=lambda note: note.xy[1])
+    heights = [Text.get_window_extent(note) for note in notes]  # of the words alone, in pixels
+    assert all(low.y1 <= high.y0 + 0.5 for low, high in itertools.pairwise(heights))
+    frame = figure.axes[0].get_window_extent()
+    assert frame.y0 <= heights[0].y0 and heights[-1].y1 <= frame.y1

@@ -110,14 +110,20 @@ def test_the_best_run_that_can_be_run_stands_in_for_one_without_weights(three_ru
     assert "run-a" in results.shown_table(runs=results.live_runs()).data
 
 
-def test_a_network_too_large_for_a_page_gives_way_to_a_smaller_run_or_is_left_out(three_runs, monkeypatch, capsys):
-    operations = {"a": 2e12, "b": 3e12, "c": 1e12}
-    monkeypatch.setattr(results, "_flops", lambda folder: operations[folder.name])
-    assert results.live_runs(most_flops=1.5e12) == {"ConvLSTM": "c"}
+def test_a_network_too_large_for_a_page_gives_way_to_a_smaller_run_or_is_left_out(three_runs, tmp_path, capsys):
+    flops = {}
+    for name, hidden in {"a": 32, "b": 64, "c": 8}.items():
+        model = build("convlstm", "tiny", hidden=[hidden])
+        flops[name] = flops_per_clip(model)
+        record, history = runs.read_record(tmp_path / name), runs.load_history(tmp_path / name)
+        runs.folder.save_run(tmp_path / name, model, model.state_dict(), history, record)
+        runs.save_scores(tmp_path / name, {"mnist-2/rollout": np.full((2, 10), 300.0)})
+    between = (flops["c"] + flops["a"]) / 2
+    assert results.live_runs(most_flops=between) == {"ConvLSTM": "c"}
     assert capsys.readouterr().out == "ConvLSTM: b is too large to run in a page; c predicts in its place\n"
-    assert list(results.networks({"first": "a", "third": "c"}, most_flops=1.5e12)) == ["third"]
+    assert list(results.networks({"first": "a", "third": "c"}, most_flops=between)) == ["third"]
     assert capsys.readouterr().out == "first: a is too large to run in a page\n"
-    assert results.networks() == {}
+    assert results.networks(most_flops=flops["c"] / 2) == {}
     assert "no other run of the network can predict here" in capsys.readouterr().out
 
 
