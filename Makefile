@@ -26,7 +26,7 @@ endif
 # Files are UTF-8, on Windows too.
 export PYTHONUTF8 := 1
 
-.PHONY: help env book serve pdf train evaluate throughput campaign test slow bench speedrun mutants lint links pairs exercises coursework registry runs-page readme lock clean
+.PHONY: help env book serve pdf train evaluate report throughput campaign test slow bench speedrun mutants lint links pairs exercises coursework registry runs-page readme lock clean
 
 help:
 	@echo "make book   build the book: _build/html/index.html"
@@ -34,6 +34,7 @@ help:
 	@echo "make pdf    print it: _build/pdf/framepred.pdf (needs a Chromium)"
 	@echo "make train NETWORK=convlstm ARGS=\"-p preset tiny -p steps 20\"   train in a notebook; again to go on"
 	@echo "make evaluate ARGS=\"-p run runs/convlstm-tiny\"   score a run"
+	@echo "make report ARGS=\"-p run runs/convlstm-tiny\"   all of Chapter 4 for it: tables, figures, players"
 	@echo "make throughput  measure how fast this machine trains, generates and draws"
 	@echo "make campaign MINUTES=15   train, score and publish what fits into the minutes; again to go on"
 	@echo "make test   run the tests (under five minutes)"
@@ -78,6 +79,9 @@ train: env
 
 evaluate: env
 	$(BIN)/python book/train.py evaluate $(ARGS)
+
+report: env
+	$(BIN)/python book/train.py report $(ARGS)
 
 throughput: env
 	$(BIN)/python book/train.py throughput $(ARGS)

@@ -1,7 +1,8 @@
-"""Train a network in its notebook, or run the one that evaluates or measures, from a terminal.
+"""Train a network in its notebook, or run the one that evaluates, reports or measures, from a terminal.
 
     python book/train.py convlstm -p preset patched -p minutes 10
     python book/train.py evaluate -p run runs/convlstm-patched
+    python book/train.py report -p run runs/convlstm-patched
     python book/train.py throughput
 
 Parameters are those of the notebook's first cell; a network's name runs train.ipynb with that `network`. The notebook with
@@ -28,7 +29,7 @@ from framepred import runs
 from framepred.models import NETWORKS
 
 FOLDER = Path(__file__).parent / "training"
-OTHERS = ("evaluate", "throughput")  # notebooks that train nothing
+OTHERS = ("evaluate", "report", "throughput")  # notebooks that train nothing
 UNFINISHED = getattr(os, "EX_TEMPFAIL", 75)  # Windows has no name for it
 # Errors of our own checks, whose message says all.
 OURS = ("ValueError", "FileExistsError", "FileNotFoundError", "ConnectionError", "PermissionError")
@@ -52,6 +53,8 @@ def run_folder(notebook: Path, values: dict) -> Path:
     """Where the notebook will put its run; its own rule, needed here to keep the notebook there."""
     if notebook.stem == "evaluate":
         return runs.run_folder(values["run"])
+    if notebook.stem == "report":
+        return Path(values["out"] or f"runs/reports/{runs.run_folder(values['run']).name}")
     if notebook.stem == "throughput":
         return Path(values["out"])
     return Path(values["out"] or f"runs/{values['network']}-{values['preset']}")

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,18 +14,21 @@ import time
 from pathlib import Path
 
 import nbformat
+import pandas
 import papermill
 import pytest
 
 from framepred import TrainConfig
 from framepred.models import NETWORKS
 from framepred.runs import load_scores, read_record
+from framepred.runs.published import CHECKOUT
 from framepred.training.config import RECIPE
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "book" / "train.py"
 TRAIN = ROOT / "book" / "training" / "train.ipynb"
 UNFINISHED = 75  # EX_TEMPFAIL
+SLOW_OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("evaluate", "report", "throughput")]
 SMALL = {"preset": "tiny", "digits": "uci", "batch_size": 2, "validation_clips": 4, "validate_every": 10}
 
 
@@ -72,7 +76,7 @@ def test_what_is_not_given_is_the_recipe_that_the_published_runs_have():
     assert TrainConfig(**given) == TrainConfig.recipe(**plan)
 
 
-@pytest.mark.parametrize("notebook", ["convlstm", pytest.param("evaluate", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("notebook", ["convlstm", *SLOW_OTHERS])
 def test_a_parameter_that_the_notebook_does_not_know_is_an_error(notebook, tmp_path):
     code, output = run(tmp_path, notebook, learningrate=0.1)
     assert code == 1 and "unknown parameters: learningrate" in output
@@ -129,6 +133,24 @@ def test_notebook_trains_then_resumes_and_is_kept_and_the_run_is_evaluated(netwo
     assert (folder / "samples.npz").is_file() and (folder / "evaluate.ipynb").is_file()
     again = run(tmp_path, "evaluate", run=folder, test_sets="uci-2 uci-1", n=3, n_others=2)[1]
     assert again.count("there already") == len(shapes)
+
+
+@pytest.mark.slow
+def test_a_report_of_a_run_is_made_in_its_notebook(tmp_path):
+    before = {path: path.read_bytes() for path in (CHECKOUT / "convlstm-book").iterdir()}
+    code, output = run(tmp_path, "report", run="convlstm-book", n=20, source="uci")
+    assert code == 0, output
+    folder = tmp_path / "runs" / "reports" / "convlstm-book"
+    page = (folder / "index.html").read_text()
+    assert "<h1>convlstm-book on moving digits</h1>" in page
+    notebook = nbformat.read(folder / "report.ipynb", 4)
+    shown = [o.data.get("text/html", "") for c in notebook.cells for o in c.get("outputs", []) if "data" in o]
+    titles = [title for html in shown for title in re.findall("<h3>(.*)</h3>", html)]
+    assert sorted(titles) == sorted(path.stem for path in folder.glob("*.csv"))  # no table is forgotten
+    errors = pandas.read_csv(folder / "errors.csv")
+    (html,) = [html for html in shown if "nats per frame" in html and "calibrated copy" in html]
+    assert all(number in html for number in errors["nats per frame"])
+    assert {path: path.read_bytes() for path in (CHECKOUT / "convlstm-book").iterdir()} == before
 
 
 def record_steps(folder):
