@@ -50,6 +50,7 @@ def test_a_slow_first_call_and_an_interruption_do_not_count(pretend):
         now += 1000 if k == 0 else 50 if k % 4 == 3 else 2
 
     assert time_it(run, "cpu", 1) == 2
+    assert next(calls) == 7  # five rounds of one call, after the slow one and one that tells how many fit
 
 
 @pytest.mark.parametrize("call", [0.001, 0.03])
@@ -100,6 +101,13 @@ def test_what_is_timed_is_the_step_of_the_training_loop(way, clips, monkeypatch)
     assert made == list(range(len(made))) and len(made) > throughput.ROUNDS
 
 
+def test_unless_told_a_clip_has_ten_frames_to_see_and_ten_to_predict(uci):
+    row = training("convlstm", "tiny", "eager", fp.MovingDigits(uci, 1, frame_size=32), 1, "cpu", 0.001)
+    counted = flops_per_clip(fp.build("convlstm", "tiny"), 10, 10, 32)
+    assert row["flops_per_second"] == pytest.approx(counted * row["clips_per_second"])
+    assert row["channels_last"] is False
+
+
 def test_memory_kept_grows_with_the_batch(clips):
     one, four = (
         training("convlstm", "tiny", "eager", clips, n, "cpu", 0.01, context=3, horizon=2)["memory_bytes"]
@@ -136,11 +144,15 @@ def test_all_ways_but_plain_are_in_bfloat16_where_the_device_computes_with_it(wa
 
 @pytest.mark.parametrize("way", ["default", "parts"])
 def test_a_way_to_compile_is_what_is_measured(way, clips, monkeypatch):
-    orders = []
+    orders, forgotten = [], []
     monkeypatch.setattr(torch, "compile", lambda function, **options: orders.append(function.__name__) or function)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: forgotten.append(way))
     row = training("convlstm", "tiny", way, clips, 1, "cpu", 0.001, context=2, horizon=2)
     assert orders == (["loss"] if way == "default" else 3 * ["update"])  # of three cells
     assert row["way"] == way and row["clips_per_second"] > 0
+    assert forgotten == [way]  # what was compiled does not count against the next network
+    training("convlstm", "tiny", "eager", clips, 1, "cpu", 0.001, context=2, horizon=2)
+    assert forgotten == [way]
 
 
 def test_a_network_that_cannot_be_compiled_gives_the_first_line_of_the_reason(clips, monkeypatch):
@@ -271,6 +283,7 @@ def test_peak_is_that_of_a_matrix_product():
 
 
 def test_measurements_are_kept_one_by_one_and_not_taken_twice(tmp_path):
+    tmp_path = tmp_path / "a folder" / "that is new"
     first = Measurements(tmp_path, "cpu")
     first.measure("a", lambda: {"value": 1})
     assert json.loads(first.path.read_text())["rows"] == {"a": {"value": 1}}
