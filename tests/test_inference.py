@@ -38,6 +38,12 @@ def rng():
 # --- intervals -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("found", [Estimate(1.0, 0.0, 2.0), compare_paired([1, 2], [2, 4]), box([1, 2, 3])], ids=repr)
+def test_what_was_found_is_not_changed_afterwards(found):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(found, dataclasses.fields(found)[0].name, 0.0)
+
+
 @pytest.mark.parametrize(
     ("estimate", "text"),
     [
@@ -68,9 +74,19 @@ def test_interval_of_a_mean_is_close_to_that_of_student(rng):
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.5)
 
 
-def test_interval_is_a_function_of_its_seed(rng):
-    values = rng.normal(size=50)
-    assert interval(values) == interval(values) != interval(values, seed=1)
+@pytest.mark.parametrize(
+    "estimate",
+    [
+        lambda a, b, **seed: interval(a, **seed),
+        lambda a, b, **seed: per_frame(np.stack([a, b], 1), **seed).iloc[0].tolist(),
+        lambda a, b, **seed: compare_paired(a, b, **seed),
+        lambda a, b, **seed: rank_correlation(a, b, **seed),
+    ],
+    ids=["interval", "per_frame", "paired", "rank correlation"],
+)
+def test_an_interval_is_a_function_of_its_seed_which_is_0_unless_told(estimate, rng):
+    a, b = rng.normal(size=(2, 50))
+    assert estimate(a, b) == estimate(a, b, seed=0) != estimate(a, b, seed=1)
 
 
 def test_95_percent_of_the_intervals_hold_the_true_mean_of_a_skewed_population(rng):
@@ -164,6 +180,7 @@ def test_disagreement_ranks_the_clips_by_their_change_of_rank():
     assert disagreement(a, [20, 10, 30, 40, 50], 5)[2:].tolist() == [2, 3, 4]
     assert disagreement(a, [50, 10, 20, 30, 40], 1).tolist() == [0]  # by four ranks; the others by one
     assert disagreement([50, 10, 20, 30, 40], a, 1).tolist() == [0]
+    assert len(disagreement(range(9), range(9))) == 5
 
 
 # --- distributions ---------------------------------------------------------------------------------------------------
@@ -376,6 +393,8 @@ def test_wrong_shapes_and_numbers_are_refused(call):
             call([[1.0, bad], [3.0, 4.0]])
         with pytest.raises(ValueError, match=f"holds {bad} at clip 0"):  # the first of them is told
             call([[1.0, bad], [3.0, -math.inf]])
+        with pytest.raises(ValueError, match=f"holds {bad} at clip 1"):
+            call([[1.0, 2.0], [bad, -math.inf]])
 
 
 @pytest.mark.parametrize("call", [compare_paired, rank_correlation, disagreement])

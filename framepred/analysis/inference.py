@@ -146,7 +146,7 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, confidence: float = 0.
         raise ValueError("all errors of a network are equal, so its clips have no order to correlate")
     # The errors' places in their order: the same ranks, and whole numbers of 16 bits, which NumPy sorts by their digits.
     places = tuple(np.unique(e, return_inverse=True)[1].astype(np.min_scalar_type(len(e) - 1)) for e in (a, b))
-    low, high = _bootstrap(places, _spearman, confidence, seed, paired=True)
+    low, high = _bootstrap(places, _spearman, confidence, seed)
     return Estimate(_spearman(*places), float(low), float(high), confidence)
 
 
@@ -211,13 +211,12 @@ def checked_confidence(confidence: float) -> float:
     return confidence
 
 
-def _bootstrap(
-    samples: tuple[np.ndarray, ...], statistic: Callable, confidence: float, seed: int, paired: bool = False
-):
+def _bootstrap(samples: tuple[np.ndarray, ...], statistic: Callable, confidence: float, seed: int):
+    """The interval of a statistic of one sample, or of several that hold the same clips."""
     # The percentile interval, because it is defined for every statistic and costs time linear in the number of clips:
     # BCa's jackknife ranks 10,000 clips 10,000 times, for samples so large that both intervals agree.
     result = stats.bootstrap(
-        samples, statistic, axis=0, paired=paired, method="percentile", n_resamples=RESAMPLES,
+        samples, statistic, axis=0, paired=True, method="percentile", n_resamples=RESAMPLES,
         confidence_level=checked_confidence(confidence), random_state=np.random.default_rng(seed),
         batch=max(1, 2_000_000 // samples[0].size),
     )  # fmt: skip
