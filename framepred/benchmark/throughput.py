@@ -67,10 +67,7 @@ class Measurements:
 
 def load_measurements(folder: str | Path = MEASUREMENTS) -> dict[str, dict[str, Any]]:
     """The measurements of a folder, by hardware: the content of its JSON files."""
-    texts = [path.read_text(encoding="utf-8") for path in sorted(Path(folder).glob("*.json"))]
-    records = [
-        json.loads(text.replace('"operations_per_second"', '"flops_per_second"')) for text in texts
-    ]  # its old name
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(Path(folder).glob("*.json"))]
     return {record["hardware"]: record for record in records}
 
 

@@ -33,10 +33,8 @@ def _plainly(cls: type) -> type:
         try:
             init(self, *args, **kwargs)
         except ValidationError as error:
-            expected: dict[
-                str, list[str]
-            ] = {}  # of a field that may be one thing or another there is an error for each
-            for e in error.errors():
+            expected: dict[str, list[str]] = {}
+            for e in error.errors():  # of a field that may be one thing or another there is an error for each
                 said = e["msg"].removeprefix("Value error, ")
                 where = f"{e['loc'][0]} is {e['input']!r}: " if e["loc"] else ""
                 expected.setdefault(where, []).append(said[0].lower() + said[1:] if where else said)
