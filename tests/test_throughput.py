@@ -239,6 +239,7 @@ def test_drawing_naively_takes_a_run_of_the_decoder_for_every_pixel(pixels, pret
     def takes_two_seconds(module, inputs, output):
         nonlocal seconds
         seconds += 2 * isinstance(module, Decoder)
+        assert len(output) == 1 and not torch.is_grad_enabled()  # one frame, and no training
 
     handle = register_module_forward_hook(takes_two_seconds)
     try:
