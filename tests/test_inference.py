@@ -38,10 +38,24 @@ def rng():
 # --- intervals -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("found", [Estimate(1.0, 0.0, 2.0), compare_paired([1, 2], [2, 4]), box([1, 2, 3])], ids=repr)
+FEATURES = pd.DataFrame({"x": [1.0, 2.0, 4.0, 3.0, 5.0]})
+ERRORS = [2.0, 3.0, 9.0, 5.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [Estimate(1.0, 0.0, 2.0), compare_paired([1, 2], [2, 4]), box([1, 2, 3]), regress(FEATURES, ERRORS)],
+    ids=lambda found: type(found).__name__,
+)
 def test_what_was_found_is_not_changed_afterwards(found):
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(found, dataclasses.fields(found)[0].name, 0.0)
+
+
+def test_a_regression_is_named_in_one_line_and_is_equal_to_itself_alone():
+    found = regress(FEATURES, ERRORS)
+    assert repr(found).startswith("Regression(mean=5.") and "\n" not in repr(found)
+    assert found == found and found != regress(FEATURES, ERRORS)
 
 
 @pytest.mark.parametrize(
