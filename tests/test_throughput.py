@@ -62,8 +62,10 @@ def test_the_time_is_that_of_one_call_however_many_fill_the_seconds(call, preten
         nonlocal now
         now += call
 
-    assert time_it(run, "cpu", 0.5) == pytest.approx(call)
-    assert now == pytest.approx(0.5, rel=0.2)
+    for seconds in ((), (0.5,), (2,)):
+        began = now
+        assert time_it(run, "cpu", *seconds) == pytest.approx(call)
+        assert now - began == pytest.approx(*(seconds or (1,)), rel=0.2)
 
 
 def test_on_one_thread_the_time_of_the_processor_counts_and_on_several_that_of_the_clock():
@@ -213,6 +215,26 @@ def test_generator_and_drawing_are_measured(clips):
     assert row["float32"] > 0 and row["uint8"] > 0
     row = drawing("tiny", "cpu", 0.01, frame_size=16)
     assert 0 < row["cached_seconds"] < row["naive_seconds"]
+
+
+def test_what_is_measured_unless_told(clips, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        throughput, "time_it", lambda run, device, seconds, *of_rounds: asked.append(seconds) or 1.0
+    )  # whatever is timed takes a second
+    row = peak("cpu")
+    assert row["size"] == 2048 and asked == 7 * [1]  # three sizes in two types, and a copy
+    assert row["fp32"] == row["bf16"] == 2 * 2048**3
+    assert row["bytes_per_second"] == 2 * 16 * 2048**2 * 2  # 16 such matrices of two bytes a number, read and written
+    asked.clear()
+    assert drawing("tiny", "cpu") == {"preset": "tiny", "cached_seconds": 1, "naive_seconds": 64 * 64 / 4}
+    assert asked == [2, 2]
+    asked.clear()
+    generating(clips, 8, "cpu")
+    assert asked == [1, 1]
+    asked.clear()
+    training("convlstm", "tiny", "eager", clips, 1, "cpu", context=2, horizon=2)
+    assert asked == [5]
 
 
 def test_speed_of_the_generator_is_that_of_frames_of_the_type(uci, pretend):
