@@ -113,6 +113,17 @@ def test_scores_cannot_be_changed_and_are_equal_to_themselves_only(model, test_s
     assert scores == scores and scores != others  # arrays have no equality that is true or false
 
 
+def test_unless_told_fifty_clips_are_predicted_at_a_time(uci):
+    class Counted(Told):
+        def given(self, clips):
+            batches.append(len(clips))
+            return super().given(clips)
+
+    batches = []
+    evaluate(Counted(), TestSet("more", 60, MovingDigits(uci, n_frames=5, frame_size=32)), context=4)
+    assert batches == [50, 10]
+
+
 def test_progress_is_shown_only_if_asked_for(model, test_set, capsys):
     evaluate(model, test_set, batch_size=2, **NAMES)
     assert capsys.readouterr() == ("", "")
