@@ -244,10 +244,10 @@ def test_skewness_has_the_sign_of_the_longer_tail():
 # --- what makes a clip hard ------------------------------------------------------------------------------------------
 
 
-def clips_at(*paths, size=64):
-    """One clip of glyphs with 10×10 white pixels in their upper left corners, one path of (x, y) a glyph."""
+def clips_at(*paths, size=64, grey=255):
+    """One clip of glyphs with 10×10 pixels of ink in their upper left corners, one path of (x, y) a glyph."""
     glyphs = torch.zeros(1, len(paths), 28, 28, dtype=torch.uint8)
-    glyphs[..., :10, :10] = 255
+    glyphs[..., :10, :10] = grey
     positions = torch.tensor(paths).transpose(0, 1)[None]
     frames = render(glyphs, positions, size) / 255
     return Clips(frames, positions, glyphs, torch.zeros(1, len(paths), dtype=torch.int64))
@@ -259,6 +259,7 @@ def still(x, y, n=20):
 
 def test_overlap_is_the_ink_that_glyphs_share_in_the_frames_to_predict():
     assert clip_features(clips_at(still(5, 5), still(5, 5))).overlap.item() == 100
+    assert clip_features(clips_at(still(5, 5), still(5, 5), grey=1)).overlap.item() == 100  # the faintest ink
     assert clip_features(clips_at(still(5, 5), still(10, 6))).overlap.item() == 5 * 9
     assert clip_features(clips_at(still(5, 5), still(16, 5))).overlap.item() == 0
     meet = clips_at(still(5, 5), still(30, 30, 15) + still(5, 5, 5))

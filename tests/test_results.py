@@ -123,6 +123,7 @@ def test_a_network_too_large_for_a_page_gives_way_to_a_smaller_run_or_is_left_ou
     assert capsys.readouterr().out == "ConvLSTM: b is too large to run in a page; c predicts in its place\n"
     assert list(results.networks({"first": "a", "third": "c"}, most_flops=between)) == ["third"]
     assert capsys.readouterr().out == "first: a is too large to run in a page\n"
+    assert list(results.networks({"third": "c"}, most_flops=float(flops["c"]))) == ["third"]
     assert results.networks(most_flops=flops["c"] / 2) == {}
     assert "no other run of the network can predict here" in capsys.readouterr().out
 
