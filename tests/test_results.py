@@ -133,6 +133,20 @@ def test_what_a_page_can_run_lies_between_the_patched_and_the_full_convlstm():
     assert small < results.MOST_FLOPS / 2 and large > 2 * results.MOST_FLOPS
 
 
+def test_a_network_without_a_run_does_not_hide_the_next_one(three_runs, tmp_path):
+    change(tmp_path / "c", network="vpn")
+    assert results.shown_runs() == {"ConvLSTM": "b", "VPN": "c"}  # and no spatio-temporal network between them
+
+
+def test_a_run_that_cannot_be_downloaded_is_left_out(three_runs, tmp_path, monkeypatch, capsys):
+    def offline(run):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(results, "run_folder", offline)
+    assert results.networks({"first": "a"}) == {}
+    assert capsys.readouterr().out == "first: a cannot be downloaded here\n"
+
+
 def test_errors_are_those_of_the_shown_runs_or_of_those_named(three_runs):
     (label, nats), *others = results.errors("mnist-2", "rollout").items()
     assert label == "ConvLSTM" and others == [] and (nats == 250).all()
@@ -173,7 +187,7 @@ def test_history_goes_back_to_the_first_weights_by_way_of_those_that_were_kept(t
     assert alone.equals(runs.load_history(tmp_path / "a"))
     assert kept.equals(alone[alone["step"] <= best]) and len(kept) < len(alone)
     assert kept["step"].iloc[-1] == best and kept["clips"].iloc[-1] == best * record["training"]["batch_size"]
-    assert both[: len(kept)].equals(kept)
+    assert both[: len(kept)].equals(kept) and both.index.tolist() == list(range(len(both)))
     for column in ("step", "clips", "seconds"):
         assert both[column].iloc[-1] == kept[column].iloc[-1] + alone[column].iloc[-1]
     assert both["nats"].iloc[-1] == alone["nats"].iloc[-1]
