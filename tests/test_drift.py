@@ -202,6 +202,16 @@ def test_a_glyph_that_is_hardly_predicted_does_not_hide_behind_another():
     assert not found.drift.any() and not found.displacement.any() and (found.structure > 100).all()
 
 
+def test_any_frames_of_a_clip_may_be_asked_for(uci):
+    clips = clips_at(uci, 2, *APART)
+    logits = calibrated(moved(clips, [1, 0], [0, 2]))
+    whole = split(logits, clips)
+    one = drift_and_blur(logits[:, :1], clips, context=CONTEXT)
+    assert torch.equal(one.shift, whole.shift[:, :1])
+    first = drift_and_blur(calibrated(clips.frames), clips, context=0)
+    assert first.shift.shape == (2, CONTEXT + HORIZON, 2, 2) and not first.drift.any()
+
+
 def test_further_than_the_radius_is_not_found(uci):
     clips = clips_at(uci, 4, [18, 18])
     logits = calibrated(moved(clips, [6, 0]))
