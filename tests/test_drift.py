@@ -130,7 +130,7 @@ def test_the_steps_of_grey_that_the_search_tells_apart_cost_it_next_to_nothing(u
     clips, logits = clips_at(uci, 20, [20, 17]), noise(20, 1)
     nats = np.stack([excess(logits, moved(clips, s)).numpy() for s in all_shifts(3)])
     regret = split(logits, clips, radius=3).structure.numpy() - nats.min(0)
-    assert 0 <= regret.min() + 1e-2 and regret.mean() < 0.1 and regret.max() < 1  # the nats spread over tens
+    assert regret.min() > -0.01 and regret.mean() < 0.1 and regret.max() < 1  # the nats spread over tens
 
 
 def test_the_shifts_of_two_glyphs_are_nearly_the_best_of_all_pairs_with_hidden_ink_charged(uci):

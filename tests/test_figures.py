@@ -88,6 +88,17 @@ def test_a_box_stands_in_the_row_of_its_network(errors):
             assert abs(patch.get_path().vertices[:, 1] - rows[name]).max() < 0.5
 
 
+def test_boxes_of_a_row_stand_side_by_side_and_nearer_to_one_another_than_to_the_next_row(errors):
+    figure = figures.box_plots({"test digits": errors, "training digits": errors}, frames=("mean",))
+    ends = [(y.min(), y.max()) for y in (patch.get_path().vertices[:, 1] for patch in figure.axes[0].patches)]
+    # A row is 1 high. Its boxes share the 0.8 in its middle, and a box fills 0.8 of its half.
+    expected = [(row + middle - 0.16, row + middle + 0.16) for middle in (-0.2, 0.2) for row in (0, 1)]
+    assert ends == [pytest.approx(e) for e in expected]
+    assert figure.axes[0].get_ylim() == (1.5, -0.5)  # from the first row's upper edge to the last one's lower edge
+    (alone,) = figures.box_plots({"mine": errors["mine"]}, frames=(1,)).axes[0].patches
+    assert np.ptp(alone.get_path().vertices[:, 1]) == pytest.approx(0.64)
+
+
 def test_boxes_have_a_panel_a_frame_on_one_scale_and_a_box_for_each_test_set(errors):
     figure = figures.box_plots({"test digits": errors, "train digits": {"mine": errors["mine"]}})
     assert [ax.get_title() for ax in figure.axes] == ["mean over the frames", "frame 1", "frame 10"]
@@ -106,6 +117,7 @@ def test_lines_by_frame_are_means_over_clips(errors):
     assert lines(ax, "mine").get_ydata() == pytest.approx(errors["mine"].mean(0))
     assert lines(ax, "copy").get_ydata() == pytest.approx(errors["mine"].mean(0) + 5)
     assert lines(ax, "floor").get_ydata() == pytest.approx([86.4] * 10)
+    assert ax.get_ylim()[0] == 0 and [t for t in ax.get_xticks() if 0 < t < 11] == list(range(1, 11))
 
 
 def test_bands_by_frame_are_the_intervals_of_the_mean(errors):
@@ -139,7 +151,10 @@ def test_the_floor_is_taken_away_clip_by_clip():
 def test_lines_by_digits_are_above_the_floor_of_the_same_clips(errors):
     by_digits = {"mine": {2: errors["mine"], 1: errors["mine"] / 2}}
     floor = {n: np.full((40, 10), 45.0 * n) for n in (1, 2)}
-    (ax,) = figures.errors_by_digits(by_digits, floor).axes
+    figure = figures.errors_by_digits(by_digits, floor, {"copy": by_digits["mine"]})
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["mine", "copy", "floor"]
+    (ax,) = figure.axes
+    assert ax.get_ylim()[0] == 0 and ax.get_xticks().tolist() == [1, 2]
     mean = errors["mine"].mean()
     points = ax.containers[0].lines[0]
     assert points.get_xdata().tolist() == [1, 2]
@@ -162,11 +177,11 @@ def test_rank_plot_has_a_panel_a_pair_and_says_spearmans_correlation(errors):
     expected = stats.spearmanr(errors["ConvLSTM"].mean(1), errors["mine"].mean(1)).statistic
     assert float(shown[0].get_title().split()[1]) == pytest.approx(expected, abs=0.005)
     assert shown[2].get_title().startswith("Spearman -1")
-    assert [t.get_text() for t in shown[0].texts] == ["7"]
+    assert [t.get_text().strip() for t in shown[0].texts] == ["7"]
     ranks = {label: stats.rankdata(nats.mean(1)) for label, nats in three.items()}
     for ax, (first, second) in zip(shown, (("ConvLSTM", "mine"), ("ConvLSTM", "third"), ("mine", "third"))):
         assert (ax.get_xlabel(), ax.get_ylabel()) == (f"rank, {first}", f"rank, {second}")
-        points, marked = (np.asarray(drawn.get_offsets()) for drawn in ax.collections)
+        _, points, marked = (line.get_xydata() for line in ax.lines)
         assert points == pytest.approx(np.stack([ranks[first], ranks[second]], 1))
         assert marked == pytest.approx(points[7:8])
 
@@ -175,6 +190,11 @@ def test_coefficients_are_drawn_with_their_intervals(errors):
     features = pd.DataFrame(np.random.default_rng(1).normal(size=(40, 2)), columns=["overlap", "bounces_seen"])
     fits = {label: difficulty.regress(features, nats) for label, nats in errors.items()}
     ax = figures.coefficients(fits).axes[0]
+    assert ax.get_ylim() == (1.5, -0.5)
+    assert [bars.lines[0].get_ydata().tolist() for bars in ax.containers] == [
+        pytest.approx([-0.2, 0.8]),  # two networks share the middle 0.8 of a row
+        pytest.approx([0.2, 1.2]),
+    ]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["overlap", "bounces seen"]
     points, _, (bars,) = ax.containers[1].lines
     table = fits["mine"].table
@@ -232,6 +252,30 @@ def test_structure_and_displacement_are_stacked(found):
     }
     assert hatched == {"structure": bool(structure[0].get_hatch()), "displacement": bool(displacement[0].get_hatch())}
     assert hatched["displacement"] != hatched["structure"]
+
+
+def test_every_figure_is_as_wide_as_a_phone_shows_legibly_and_high_enough_for_what_it_holds(errors, found):
+    features = pd.DataFrame(np.random.default_rng(1).normal(size=(40, 2)), columns=["overlap", "ink"])
+    fit = difficulty.regress(features, errors["mine"])
+    three = {**errors, "third": errors["mine"]}
+    heights = {}
+    for name, draw in {
+        "boxes": lambda n: figures.box_plots(errors, frames=range(1, n + 1)),
+        "frames": lambda n: figures.errors_by_frame(errors),
+        "digits": lambda n: figures.errors_by_digits({"mine": dict.fromkeys(range(1, n + 1), errors["mine"])}),
+        "ranks": lambda n: figures.rank_plot(dict(list(three.items())[: n + 1])),
+        "coefficients": lambda n: figures.coefficients(dict.fromkeys("abc"[:n], fit)),
+        "drift": lambda n: figures.drift_by_frame({"mine": found}),
+        "parts": lambda n: figures.drift_or_blur(dict.fromkeys("abc"[: n + 1], found)),
+    }.items():
+        one, two = draw(1), draw(2)
+        assert one.get_figwidth() == two.get_figwidth() == 6.5, name
+        heights[name] = one.get_figheight(), two.get_figheight()
+    grow = {name for name, (one, two) in heights.items() if two > one}
+    assert grow == {"boxes", "coefficients", "parts"}  # with a panel more, a network more, a row of panels more
+    # One pair of networks has a square panel; three pairs have two rows of panels half as wide.
+    assert heights["ranks"] == pytest.approx((6.5, 6.5), abs=0.5)
+    assert all(3 < high < 8 for name in heights.keys() - {"boxes", "coefficients", "parts"} for high in heights[name])
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,11 @@ of `framepred.analysis.inference`: 95 of 100 such intervals hold the mean of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
+import functools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations, cycle
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,6 +22,7 @@ from framepred.analysis.difficulty import Regression
 from framepred.analysis.inference import interval, per_clip, per_frame, rank_correlation
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -27,9 +31,25 @@ if TYPE_CHECKING:
 # Of Seaborn's palette "colorblind". One colour a network, everywhere in the book.
 COLORS = {"ConvLSTM": "#0173b2", "spatio-temporal": "#de8f05", "VPN": "#029e73"}
 OTHERS = ("#d55e00", "#cc78bc", "#ca9161", "#56b4e9", "#fbafe4")
-GREYS = (("0.25", "-."), ("0.5", "-"), ("0.5", ":"), ("0.7", "-"))  # colours and lines of the baselines
-FLOOR: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.2, "label": "floor"}
+# Of the baselines.
+GREYS = [{"color": c, "linestyle": line} for c, line in (("0.25", "-."), ("0.5", "-"), ("0.5", ":"), ("0.7", "-"))]
+FLOOR: dict[str, Any] = {"color": "black", "linestyle": "--", "label": "floor"}
 WIDTH = 6.5  # inches: narrow, so that letters are legible on a phone
+ROW = 0.8  # share of a row that belongs to those who stand in it
+STYLE = Path(__file__).with_name("figures.mplstyle")
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """A function whose figure looks as the style sheet beside this file has it."""
+
+    @functools.wraps(draw)
+    def drawn(*args, **kwargs):
+        import matplotlib.pyplot as plt
+
+        with plt.style.context(STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
 
 
 def colors(labels: Iterable[str]) -> dict[str, str]:
@@ -42,6 +62,7 @@ def colors(labels: Iterable[str]) -> dict[str, str]:
     }
 
 
+@styled
 def box_plots(
     errors: Mapping[str, ArrayLike] | Mapping[str, Mapping[str, ArrayLike]],
     frames: Sequence[Literal["mean"] | int] = ("mean", 1, 10),
@@ -58,7 +79,6 @@ def box_plots(
     Raises:
         ValueError: for a frame that some errors do not have, or without errors or frames.
     """
-    import matplotlib.pyplot as plt
     from matplotlib.patches import Patch
 
     _some(errors, "errors")
@@ -67,45 +87,34 @@ def box_plots(
     _some(labels, "errors")
     _some(frames, "frames")
     paint = colors(labels)
-    height = len(labels) * (0.17 + 0.21 * len(sets))
-    figure, axes = plt.subplots(
-        len(frames),
-        figsize=(WIDTH, len(frames) * (height + 0.3) + 0.8),
-        sharex=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    thickness = 0.8 / len(sets)
+    row = 0.17 + 0.21 * len(sets)
+    figure, axes = _panels(len(frames), height=len(frames) * (len(labels) * row + 0.3) + 0.8, sharex=True)
     for ax, frame in zip(axes[:, 0], frames):
         for s, networks in enumerate(sets.values()):
             for label, nats in networks.items():
                 drawn = ax.boxplot(
                     per_clip(nats, label) if frame == "mean" else _frame(nats, frame, label),
-                    positions=[labels.index(label) + (s + 0.5) * thickness - 0.4],
+                    positions=[labels.index(label) + _place(s, len(sets))],
                     orientation="horizontal",
-                    widths=thickness * 0.8,
+                    widths=0.8 * ROW / len(sets),  # the rest of a box's share is the gap to the next
                     manage_ticks=False,
-                    patch_artist=True,
-                    showmeans=True,
-                    boxprops={"facecolor": paint[label] if s == 0 else "white", "edgecolor": paint[label]},
-                    medianprops={"color": "black"},
-                    meanprops={"marker": "D", "markersize": 4, "markerfacecolor": "white", "markeredgecolor": "black"},
-                    flierprops={"marker": ".", "markersize": 3, "markeredgecolor": paint[label]},
+                    boxprops={"facecolor": "white" if s else paint[label], "edgecolor": paint[label]},
+                    flierprops={"markeredgecolor": paint[label]},
                 )
                 for line in (*drawn["whiskers"], *drawn["caps"]):
                     line.set_color(paint[label])
-        ax.set(title="mean over the frames" if frame == "mean" else f"frame {frame}", yticks=range(len(labels)))
-        ax.set_yticklabels(labels)
+        ax.set(title="mean over the frames" if frame == "mean" else f"frame {frame}")
+        ax.set_yticks(range(len(labels)), labels)
         ax.set_ylim(len(labels) - 0.5, -0.5)
-        ax.grid(axis="x", color="0.9")
-        ax.set_axisbelow(True)
+        ax.grid(axis="x")
     axes[-1, 0].set_xlabel("nats per frame")
     if len(sets) > 1:
-        patches = [Patch(facecolor="0.5" if s == 0 else "white", edgecolor="0.5", label=n) for s, n in enumerate(sets)]
+        patches = [Patch(facecolor="white" if s else "0.5", edgecolor="0.5", label=n) for s, n in enumerate(sets)]
         figure.legend(handles=patches, loc="outside upper center", ncols=len(sets))
     return figure
 
 
+@styled
 def errors_by_frame(
     errors: Mapping[str, ArrayLike],
     floor: ArrayLike | None = None,
@@ -118,27 +127,20 @@ def errors_by_frame(
         floor: the least possible error, (clips, frames), such as `entropy_floor(target)`.
         baselines: (clips, frames) by baseline, drawn in grey.
     """
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import MaxNLocator
-
     _some(errors, "errors")
-    figure, ax = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
+    figure, ((ax,),) = _panels()
     for label, color in colors(errors).items():
-        table = per_frame(errors[label])
-        ax.plot(table.index, table["mean"], color=color, marker=".", label=label)
-        ax.fill_between(table.index, table["low"], table["high"], color=color, alpha=0.25, linewidth=0)
-    for k, (label, nats) in enumerate((baselines or {}).items()):
-        color, line = GREYS[k % len(GREYS)]
-        table = per_frame(nats)
-        ax.plot(table.index, table["mean"], color=color, linestyle=line, label=label)
+        _mean_and_band(ax, errors[label], color=color, marker=".", label=label)
+    for (label, nats), look in zip((baselines or {}).items(), cycle(GREYS)):
+        _mean(ax, nats, label=label, **look)
     if floor is not None:
-        table = per_frame(floor)
-        ax.plot(table.index, table["mean"], **FLOOR)
-    ax.set(xlabel="predicted frame", ylabel="nats per frame")
-    ax.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
+        _mean(ax, floor, **FLOOR)
+    ax.set(ylabel="nats per frame")
+    _by_frame(ax)
     return _finished(figure, ax)
 
 
+@styled
 def errors_by_digits(
     errors: Mapping[str, Mapping[int, ArrayLike]],
     floor: Mapping[int, ArrayLike] | None = None,
@@ -156,8 +158,6 @@ def errors_by_digits(
     Raises:
         ValueError: if `above_floor` is asked for without a floor of the same clips.
     """
-    import matplotlib.pyplot as plt
-
     _some(errors, "errors")
     if above_floor and floor is None:
         raise ValueError("above_floor needs a floor: pass the entropy_floor of the targets, by number of digits")
@@ -167,18 +167,15 @@ def errors_by_digits(
         values = {n: per_clip(networks[n], label) for n in sorted(networks)}
         return {n: v - _floor(floor, n, len(v), label) for n, v in values.items()} if above_floor else values
 
-    figure, ax = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
+    figure, ((ax,),) = _panels()
     for label, color in colors(errors).items():
         estimates = {n: interval(values) for n, values in drawn(errors[label], label).items()}
         means = np.array([e.value for e in estimates.values()])
         reach = [means - [e.low for e in estimates.values()], [e.high for e in estimates.values()] - means]
-        ax.errorbar(
-            list(estimates), means, np.maximum(reach, 0), color=color, marker="o", markersize=4, capsize=3, label=label
-        )
-    for k, (label, networks) in enumerate((baselines or {}).items()):
-        color, line = GREYS[k % len(GREYS)]
+        ax.errorbar(list(estimates), means, np.maximum(reach, 0), color=color, marker="o", label=label)
+    for (label, networks), look in zip((baselines or {}).items(), cycle(GREYS)):
         values = drawn(networks, label)
-        ax.plot(list(values), [v.mean() for v in values.values()], color=color, linestyle=line, label=label)
+        ax.plot(list(values), [v.mean() for v in values.values()], label=label, **look)
     if floor and not above_floor:
         ax.plot(sorted(floor), [per_clip(floor[n], "floor").mean() for n in sorted(floor)], **FLOOR)
     ax.set_xticks(sorted({n for networks in errors.values() for n in networks}))
@@ -186,6 +183,7 @@ def errors_by_digits(
     return _finished(figure, ax)
 
 
+@styled
 def rank_plot(errors: Mapping[str, ArrayLike], marked: Sequence[int] = ()) -> Figure:
     """The clips' ranks under one network against those under another, for each pair, with Spearman's correlation.
 
@@ -193,59 +191,51 @@ def rank_plot(errors: Mapping[str, ArrayLike], marked: Sequence[int] = ()) -> Fi
         errors: (clips, frames) or (clips,) by network, of the same clips; two networks or more.
         marked: numbers of clips, from 0, to point out.
     """
-    import matplotlib.pyplot as plt
-
     pairs = list(combinations(errors, 2))
     if not pairs:
         raise ValueError(f"errors of {', '.join(errors) or 'no network'}: expected two networks or more to compare")
     ranks = {label: stats.rankdata(per_clip(nats, label)) for label, nats in errors.items()}
     columns = min(len(pairs), 2)
-    rows = -(-len(pairs) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(WIDTH, rows * WIDTH / columns + 0.4), squeeze=False, layout="constrained"
-    )
+    rows = math.ceil(len(pairs) / columns)
+    figure, axes = _panels(rows, columns, height=rows * WIDTH / columns + 0.4)
     for ax, (first, second) in zip(axes.flat, pairs):
         estimate = rank_correlation(errors[first], errors[second])
-        ax.plot([1, len(ranks[first])], [1, len(ranks[first])], color="0.8", linewidth=1)
-        ax.scatter(ranks[first], ranks[second], s=9, color="0.35", alpha=0.6, linewidth=0)
+        ax.axline((1, 1), slope=1, color="0.8")
+        ax.plot(ranks[first], ranks[second], ".", color="0.35", markeredgewidth=0, alpha=0.6)
         for clip in marked:
             at = ranks[first][clip], ranks[second][clip]
-            ax.scatter(*at, s=28, color=OTHERS[0], zorder=3)
-            ax.annotate(str(clip), at, xytext=(4, 3), textcoords="offset points", fontsize=8)
+            ax.plot(*at, "o", color=OTHERS[0])
+            ax.annotate(f" {clip}", at, va="bottom", fontsize="small")
         ax.set(xlabel=f"rank, {first}", ylabel=f"rank, {second}", aspect="equal")
-        title = f"Spearman {estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]"
-        ax.set_title(title, fontsize=10)
+        ax.set_title(f"Spearman {estimate.value:.2f} [{estimate.low:.2f}, {estimate.high:.2f}]")
     for ax in axes.flat[len(pairs) :]:
         ax.set_axis_off()
     return figure
 
 
+@styled
 def coefficients(regressions: Mapping[str, Regression]) -> Figure:
     """What makes a clip hard: the coefficients of `regress` by network, with their intervals.
 
     A dot at 10 says: of two clips one standard deviation of the feature apart, and alike in the others, the error of
     the one with more is 10 nats higher.
     """
-    import matplotlib.pyplot as plt
-
     _some(regressions, "regressions")
     features = list(dict.fromkeys(name for r in regressions.values() for name in r.table.index))
-    figure, ax = plt.subplots(
-        figsize=(WIDTH, len(features) * (0.25 + 0.2 * len(regressions)) + 1.1), layout="constrained"
-    )
-    ax.axvline(0, color="0.6", linewidth=1)
-    gap = 0.7 / len(regressions)
+    figure, ((ax,),) = _panels(height=len(features) * (0.25 + 0.2 * len(regressions)) + 1.1)
+    ax.axvline(color="0.6")
     for k, (label, color) in enumerate(colors(regressions).items()):
         table = regressions[label].table
-        y = [features.index(name) + (k + 0.5) * gap - 0.35 for name in table.index]
+        y = [features.index(name) + _place(k, len(regressions)) for name in table.index]
         reach = [table["nats"] - table["low"], table["high"] - table["nats"]]
-        ax.errorbar(table["nats"], y, xerr=reach, color=color, linestyle="", marker="o", markersize=5, label=label)
+        ax.errorbar(table["nats"], y, xerr=reach, color=color, linestyle="", marker="o", label=label)
     ax.set_yticks(range(len(features)), [name.replace("_", " ") for name in features])
     ax.set(ylim=(len(features) - 0.5, -0.5), xlabel="nats per frame for one standard deviation more")
     figure.legend(loc="outside upper center", ncols=len(regressions))
     return figure
 
 
+@styled
 def drift_by_frame(
     found: Mapping[str, DriftAndBlur], baselines: Mapping[str, DriftAndBlur] | None = None, radius: int = 8
 ) -> Figure:
@@ -256,27 +246,20 @@ def drift_by_frame(
         baselines: the same by baseline, drawn in grey.
         radius: that of the search; the axis ends at the largest drift that it can find.
     """
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import MaxNLocator
-
     _some(found, "found")
-    figure, ax = plt.subplots(figsize=(WIDTH, 4.4), layout="constrained")
+    figure, ((ax,),) = _panels()
     for label, color in colors(found).items():
-        table = per_frame(found[label].drift.mean(2).numpy())
-        ax.plot(table.index, table["mean"], color=color, marker=".", label=label)
-        ax.fill_between(table.index, table["low"], table["high"], color=color, alpha=0.25, linewidth=0)
-    for k, (label, drift) in enumerate((baselines or {}).items()):
-        color, line = GREYS[k % len(GREYS)]
-        table = per_frame(drift.drift.mean(2).numpy())
-        ax.plot(table.index, table["mean"], color=color, linestyle=line, label=label)
-        ax.fill_between(table.index, table["low"], table["high"], color=color, alpha=0.12, linewidth=0)
-    ax.set(xlabel="predicted frame", ylabel="drift in pixels")
-    ax.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
+        _mean_and_band(ax, found[label].drift.mean(2).numpy(), color=color, marker=".", label=label)
+    for (label, drift), look in zip((baselines or {}).items(), cycle(GREYS)):
+        _mean_and_band(ax, drift.drift.mean(2).numpy(), label=label, **look)
+    ax.set(ylabel="drift in pixels")
+    _by_frame(ax)
     _finished(figure, ax)
-    ax.set_ylim(0, 2**0.5 * radius)
+    ax.set_ylim(0, math.sqrt(2) * radius)
     return figure
 
 
+@styled
 def drift_or_blur(found: Mapping[str, DriftAndBlur], columns: int = 2) -> Figure:
     """The error above the floor of each predicted frame in its two parts, structure below and displacement on top.
 
@@ -284,33 +267,29 @@ def drift_or_blur(found: Mapping[str, DriftAndBlur], columns: int = 2) -> Figure
         found: what `drift_and_blur` found, by network or baseline; a panel each.
         columns: panels side by side.
     """
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.patches import Patch
 
     _some(found, "found")
-    rows = -(-len(found) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(WIDTH, 1.7 * rows + 0.8), sharex=True, sharey=True, squeeze=False, layout="constrained"
-    )
+    rows = math.ceil(len(found) / columns)
+    figure, axes = _panels(rows, columns, height=1.7 * rows + 0.8, sharex=True, sharey=True)
     for ax, (label, parts) in zip(axes.flat, found.items()):
         structure, displacement = (part.double().mean(0).numpy() for part in (parts.structure, parts.displacement))
         frames = np.arange(1, len(structure) + 1)
         color = COLORS.get(label.split(",")[0], "0.45")
         ax.bar(frames, structure, color=color, label="structure")
-        ax.bar(frames, displacement, bottom=structure, color="white", edgecolor=color, hatch="////", linewidth=0.8)
-        ax.set_title(label, fontsize=10)
-        ax.grid(axis="y", color="0.9")
-        ax.set_axisbelow(True)
-        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        ax.bar(frames, displacement, bottom=structure, color="white", edgecolor=color, hatch="////")
+        ax.set_title(label)
+        ax.grid(axis="y")
+        _by_frame(ax, most=5, name="")
     for ax in axes.flat[len(found) :]:
         ax.set_axis_off()
-    for ax in axes.flat[max(len(found) - columns, 0) : len(found)]:
+    for ax in axes.flat[: len(found)][-columns:]:
         ax.tick_params(labelbottom=True)  # the lowest panel of its column, whatever is missing in the last row
-    figure.supxlabel("predicted frame", fontsize=10)
-    figure.supylabel("nats per frame above the floor", fontsize=10)
+    figure.supxlabel("predicted frame")
+    figure.supylabel("nats per frame above the floor")
     patches = [
-        plt.Rectangle((0, 0), 1, 1, facecolor="0.45", edgecolor="0.45", label="structure"),
-        plt.Rectangle((0, 0), 1, 1, facecolor="white", edgecolor="0.45", hatch="////", label="displacement"),
+        Patch(facecolor="0.45", edgecolor="0.45", label="structure"),
+        Patch(facecolor="white", edgecolor="0.45", hatch="////", label="displacement"),
     ]
     figure.legend(handles=patches, loc="outside upper center", ncols=2)
     return figure
@@ -319,11 +298,45 @@ def drift_or_blur(found: Mapping[str, DriftAndBlur], columns: int = 2) -> Figure
 # --- inside ----------------------------------------------------------------------------------------------------------
 
 
+def _panels(
+    rows: int = 1, columns: int = 1, height: float = 4.4, sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, np.ndarray]:
+    """A figure, `height` inches high, and its panels, (rows, columns)."""
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(rows, columns, figsize=(WIDTH, height), sharex=sharex, sharey=sharey, squeeze=False)
+
+
+def _place(k: int, n: int) -> float:
+    """Where the k-th of n that stand in a row has its middle, from the middle of the row."""
+    return ROW * ((k + 0.5) / n - 0.5)
+
+
+def _mean(ax: Axes, nats: ArrayLike, **look: Any) -> pd.DataFrame:
+    """Draw the mean of each frame; the means with their intervals."""
+    table = per_frame(nats)
+    ax.plot(table.index, table["mean"], **look)
+    return table
+
+
+def _mean_and_band(ax: Axes, nats: ArrayLike, **look: Any) -> None:
+    table = _mean(ax, nats, **look)
+    ax.fill_between(table.index, table["low"], table["high"], color=look["color"], alpha=0.2, linewidth=0)
+
+
+def _by_frame(ax: Axes, most: int = 10, name: str = "predicted frame") -> None:
+    """Let the x axis count frames, with about so many ticks."""
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set_xlabel(name)
+    ax.xaxis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))
+
+
 def _finished(figure: Figure, ax: Axes) -> Figure:
     from matplotlib.lines import Line2D
 
     ax.set_ylim(bottom=0)
-    ax.grid(axis="y", color="0.9")
+    ax.grid(axis="y")
     handles, names = ax.get_legend_handles_labels()
     # Matplotlib lists error bars after all lines; here networks come first and the floor last.
     order = sorted(range(len(names)), key=lambda k: (names[k] == FLOOR["label"], isinstance(handles[k], Line2D)))
