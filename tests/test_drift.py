@@ -171,20 +171,29 @@ def test_shifts_leave_the_ink_in_the_frame(uci):
     assert short.min() == 0 and short.max() <= 1  # faint ink at the edge may not be worth the last pixel
 
 
-def squares(*places):
-    """A clip that stands still, of glyphs that are white in the 10×10 pixels from (9, 9) on."""
+def squares(*places, corner=(9, 9)):
+    """A clip that stands still, of glyphs that are white in the 10×10 pixels from `corner`, (x, y), on."""
+    x, y = corner
     glyphs = torch.zeros(1, len(places), 28, 28, dtype=torch.uint8)
-    glyphs[..., 9:19, 9:19] = 255
+    glyphs[..., y : y + 10, x : x + 10] = 255
     positions = torch.tensor(places).expand(1, CONTEXT + HORIZON, -1, -1).contiguous()
     frames = to_float(render(glyphs, positions, 64))
     return Clips(frames, positions, glyphs, torch.zeros(1, len(places), dtype=torch.int64))
 
 
-@pytest.mark.parametrize("step", [[-9, 0], [0, -9], [9, 0], [0, 9]], ids=["left", "up", "right", "down"])
-def test_ink_may_move_up_to_the_border_of_the_frame(step):
-    clips = squares([{-9: 0, 0: 20, 9: 36}[s] for s in step])  # at 0 and at 36, ink is 9 px from the border
+@pytest.mark.parametrize(
+    ("place", "step"),
+    [([0, 20], [-4, 0]), ([20, 0], [0, -2]), ([36, 20], [14, 0]), ([20, 36], [0, 16])],
+    ids=["left", "up", "right", "down"],
+)
+def test_ink_may_move_up_to_the_border_of_the_frame_and_no_further(place, step):
+    clips = squares(
+        place, corner=(4, 2)
+    )  # ink is 4 px from the glyph's left side, 2 from its top, 14 and 16 from the others
     frames = clips.frames[:, CONTEXT:].roll(step, (-1, -2))
-    assert (split(calibrated(frames), clips, radius=12).shift == torch.tensor(step)).all()
+    assert (split(calibrated(frames), clips, radius=18).shift == torch.tensor(step)).all()
+    dark = torch.full_like(frames, -7.0)  # where ink would cost nothing only outside
+    assert not split(dark, clips, radius=18).drift.any()
 
 
 def test_of_two_places_that_show_a_glyph_equally_well_the_nearer_counts():

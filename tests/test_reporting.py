@@ -14,7 +14,7 @@ from sklearn.linear_model import LinearRegression
 
 import framepred as fp
 from framepred import precision
-from framepred.analysis import difficulty, reporting
+from framepred.analysis import difficulty, figures, reporting
 
 TABLES = ("errors", "frames", "distribution", "hard-clips", "over-fitting", "more-digits", "letters", "drift")
 
@@ -114,12 +114,24 @@ def targets(name, n):
 @pytest.fixture(scope="module")
 def shades(tmp_path_factory):
     """The folder of a report on such a predictor beside such baselines, where one set of letters is to be had; what the
-    baselines were fitted on; what was played."""
+    baselines were fitted on; what was played; what was drawn, by the function that drew it."""
     two = fp.test_set("uci-2", N).sample()
     known = {glyphs.numpy().tobytes(): level for glyphs, level in zip(two.glyphs, levels().tolist())}
     trained = fp.test_set("uci-train-2", N).sample().glyphs
     known |= {glyphs.numpy().tobytes(): TRAINED for glyphs in trained}
-    fits, played = [], []
+    fits, played, drawn = [], [], {}
+
+    def noted(draw):
+        def note(*args, **options):
+            drawn.setdefault(draw.__name__, []).append((args, options))
+            return draw(*args, **options)
+
+        return note
+
+    def features_and_a_constant(clips):
+        return clip_features(clips).assign(constant=1.0)
+
+    clip_features = difficulty.clip_features
 
     def baseline(level):
         class Baseline(Shade):
@@ -148,13 +160,22 @@ def shades(tmp_path_factory):
         patch.setattr(reporting, "DRIFT_CLIPS", 3)
         patch.setattr(reporting, "test_set", test_set)
         patch.setattr(reporting, "FramePlayer", Player)
+        patch.setattr(difficulty, "clip_features", features_and_a_constant)
+        for name in (
+            "box_plots",
+            "errors_by_frame",
+            "errors_by_digits",
+            "coefficients",
+            "drift_by_frame",
+            "drift_or_blur",
+        ):
+            patch.setattr(figures, name, noted(getattr(figures, name)))
         patch.setattr(precision, "computes_bf16", lambda kind: False)  # so that "auto" would mean float32
         for label, level in BASELINES.items():
             patch.setattr(reporting.baselines, label.title().replace(" ", ""), baseline(level))
-        index = fp.report(
-            Shade(STRANGE, known), tmp_path_factory.mktemp("report"), N, "mine", "uci", batch_size=2, precision="bf16"
-        )
-    return index.parent, fits, played[0]
+        out = tmp_path_factory.mktemp("new") / "folder" / "report"
+        index = fp.report(Shade(STRANGE, known), out, N, "mine", "uci", batch_size=2, precision="bf16")
+    return index.parent, fits, played[0], drawn
 
 
 def table(shades, name, columns=1):
@@ -211,6 +232,7 @@ def test_table_of_the_distribution_has_the_clips_of_the_mean_the_first_and_the_l
 
 def test_what_makes_a_clip_hard_is_told_from_the_features_of_its_own_frames(shades):
     found = table(shades, "hard-clips")
+    assert set(found.index) == {"overlap", "bounces_seen", "bounces_ahead", "ink"}  # and not what is the same in all
     features = difficulty.clip_features(fp.test_set("uci-2", N).sample())[list(found.index)]
     nats = errors_of(levels(), targets("uci-2", N))[0].mean(1)
     standardised = ((features - features.mean()) / features.std(ddof=0)).to_numpy()
@@ -233,6 +255,30 @@ def test_single_clips_are_the_easiest_the_median_and_the_hardest_in_rollout_and_
     expected, _, _ = errors_of(levels(), targets("uci-2", N))
     np.testing.assert_allclose(options["nats"]["mine"], expected[chosen], rtol=1e-4)
     np.testing.assert_allclose(tracks["mine"][:, 0, 0, 5, 5], 1 / (1 + np.exp(levels()[chosen])), rtol=1e-4)
+
+
+def test_figures_are_drawn_of_the_predictor_in_colour_and_of_the_baselines_in_grey(shades):
+    drawn = shades[3]
+    ((networks,), options), *others = drawn["errors_by_frame"]
+    assert others == [] and set(networks) == {"mine, rollout", "mine, one-step"}
+    assert options["baselines"].keys() == BASELINES.keys()
+    _, floor, _ = errors_of(0, targets("uci-2", N))
+    np.testing.assert_allclose(options["floor"], floor, rtol=1e-4)
+    (((one,), _), ((by_set,), _)) = drawn["box_plots"]
+    assert one.keys() == {"mine"} and {name: set(of) for name, of in by_set.items()} == {
+        "uci-1": {"mine"},
+        "emnist-1": {"mine"},
+    }
+    (((networks, floors), _),) = drawn["errors_by_digits"]
+    assert networks.keys() == {"mine"} and list(networks["mine"]) == list(floors) == [1, 2, 3, 4]
+    (((regressions,), _),) = drawn["coefficients"]
+    assert regressions.keys() == {"mine"}
+    (((networks, baselines), _),) = drawn["drift_by_frame"]
+    assert networks.keys() == {"mine"} and baselines.keys() == {"mean image", "oracle"}
+    (((parts,), _),) = drawn["drift_or_blur"]
+    assert list(parts) == ["mine", "mean image", "oracle"]
+    page = (shades[0] / "index.html").read_text()
+    assert page.count("<figure><img") == sum(map(len, drawn.values()))
 
 
 def test_training_digits_are_compared_with_test_digits_on_the_same_paths(shades):
@@ -278,12 +324,12 @@ def test_scores_are_kept_under_the_names_of_test_set_and_protocol(shades):
 def test_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "index.html").write_text("my own page")
     with pytest.raises(FileExistsError, match="choose another folder"):
-        fp.report(fp.build("convlstm", "tiny"), tmp_path, source="uci")
+        fp.report(fp.build("convlstm", "tiny"), tmp_path, n=20, source="uci")
     assert (tmp_path / "index.html").read_text() == "my own page"
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"), [({"n": 5}, "n is 5"), ({"source": "latin"}, "unknown source 'latin'")]
+    ("changes", "message"), [({"n": 19}, "n is 19"), ({"source": "latin"}, "unknown source 'latin'")]
 )
 def test_bad_arguments_are_refused_before_anything_is_written(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
