@@ -49,14 +49,14 @@ def test_report_holds_every_table_figure_and_player_and_agrees_with_evaluate(tmp
 
 # --- a report on predictors whose every error is known ---------------------------------------------------------------
 
-N, OTHERS, PIXELS = 24, 20, 64 * 64  # clips of two digits, clips of every other test set
-EASIEST, MEDIAN, HARDEST = 7, 3, 22
+N, OTHERS, PIXELS = 110, 22, 64 * 64  # clips of two digits, clips of every other test set: a fifth
+EASIEST, MEDIAN, HARDEST = 7, 3, 90
 TRAINED, STRANGE = -2.0, -0.5  # levels of clips of training digits, and of one, three and four digits
 
 
 def levels():
     """The level at which clip k of two test digits is predicted: the higher, the worse."""
-    level = np.repeat([-1.0, 1.0], N // 2)  # eleven easy ones, ten hard ones
+    level = np.repeat([-1.0, 1.0], N // 2)  # nearly half of them easy, nearly half hard
     level[[EASIEST, MEDIAN, HARDEST]] = -2.0, 0.0, 4.0
     level[N // 2 + 1] = -1.0  # for the easiest and the median were easy ones
     return level
@@ -174,7 +174,7 @@ def shades(tmp_path_factory):
         for label, level in BASELINES.items():
             patch.setattr(reporting.baselines, label.title().replace(" ", ""), baseline(level))
         out = tmp_path_factory.mktemp("new") / "folder" / "report"
-        index = fp.report(Shade(STRANGE, known), out, N, "mine", "uci", batch_size=2, precision="bf16")
+        index = fp.report(Shade(STRANGE, known), out, N, "mine", "uci", batch_size=20, precision="bf16")
     return index.parent, fits, played[0], drawn
 
 
@@ -319,6 +319,25 @@ def test_scores_are_kept_under_the_names_of_test_set_and_protocol(shades):
         for key, level, n in (("uci-2/rollout", levels(), N), ("uci-2/one-step", levels() - 0.3, N),
                               ("uci-train-2/rollout", TRAINED, OTHERS), ("uci-3/rollout", STRANGE, OTHERS)):  # fmt: skip
             np.testing.assert_allclose(scores[key], errors_of(level, targets(key.split("/")[0], n))[0], rtol=1e-4)
+
+
+def test_unless_told_a_report_is_of_500_clips_beside_baselines_of_1000(monkeypatch, tmp_path):
+    monkeypatch.undo()  # the smaller numbers of these tests
+    fitted, scored = [], []
+
+    def fit(clips, n):
+        fitted.append(n)
+
+    def evaluate(model, clips, protocol="rollout", **options):
+        scored.append((len(clips), options["batch_size"]))
+        raise StopIteration
+
+    for kind in ("MeanImage", "CalibratedCopy", "ConstantVelocity"):
+        monkeypatch.setattr(getattr(reporting.baselines, kind), "fit", fit)
+    monkeypatch.setattr(reporting, "evaluate", evaluate)
+    with pytest.raises(StopIteration):
+        fp.report(fp.build("convlstm", "tiny"), tmp_path / "report", source="uci")
+    assert fitted == [1000, 1000, 1000] and scored == [(500, 50)]
 
 
 def test_folder_of_something_else_is_left_alone(tmp_path):
