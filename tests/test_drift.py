@@ -133,11 +133,12 @@ def test_the_steps_of_grey_that_the_search_tells_apart_cost_it_next_to_nothing(u
     assert regret.min() > -0.01 and regret.mean() < 0.1 and regret.max() < 1  # the nats spread over tens
 
 
-def test_the_shifts_of_two_glyphs_are_nearly_the_best_of_all_pairs_with_hidden_ink_charged(uci):
-    clips, logits = clips_at(uci, 12, [18, 17], [22, 20]), noise(12, 2)
+@pytest.mark.parametrize(("around", "most"), [(-1.0, 8), (0.5, 1)], ids=["dark", "bright"])
+def test_the_shifts_of_two_glyphs_are_nearly_the_best_of_all_pairs_with_hidden_ink_charged(around, most, uci):
+    clips, logits = clips_at(uci, 12, [18, 17], [22, 20]), noise(12, 2, around)
     radius, pairs = 2, list(itertools.product(all_shifts(2), repeat=2))
     ink = clips.glyphs.double().sum((1, 2, 3))[:, None] / 255
-    price = -logits.mean((2, 3, 4))
+    price = (-logits.mean((2, 3, 4))).clamp(min=0)  # where black is likelier than white
     nats = {}
     for pair in pairs:
         frames = moved(clips, *pair)
@@ -148,8 +149,8 @@ def test_the_shifts_of_two_glyphs_are_nearly_the_best_of_all_pairs_with_hidden_i
     regret = [
         nats[str(tuple(shift[b, t].tolist()))][b, t] - least[b, t] for b in range(len(clips)) for t in range(HORIZON)
     ]
-    # It moves one glyph at a time, so it may end beside the best pair; a pair taken at random is 27 nats worse.
-    assert np.mean(regret) < 8
+    # It moves one glyph at a time, so it may end beside the best pair; a pair taken at random is 27 nats worse and more.
+    assert np.mean(regret) < most
     assert np.mean([n.mean() for n in nats.values()]) - least.mean() > 25
 
 
@@ -219,6 +220,13 @@ def test_any_frames_of_a_clip_may_be_asked_for(uci):
     assert torch.equal(one.shift, whole.shift[:, :1])
     first = drift_and_blur(calibrated(clips.frames), clips, context=0)
     assert first.shift.shape == (2, CONTEXT + HORIZON, 2, 2) and not first.drift.any()
+
+
+def test_unless_told_the_search_goes_eight_pixels_far():
+    clips = squares([18, 18])
+    frames = clips.frames[:, CONTEXT:]
+    assert (split(calibrated(frames.roll([8, -8], (-1, -2))), clips).shift == torch.tensor([8, -8])).all()
+    assert (split(calibrated(frames.roll([9, -9], (-1, -2))), clips).shift == torch.tensor([8, -8])).all()
 
 
 def test_further_than_the_radius_is_not_found(uci):
