@@ -47,6 +47,7 @@ def test_a_network_keeps_its_colour_whatever_is_drawn_beside_it():
 def test_a_box_shows_the_quartiles_and_tukeys_whiskers_of_the_chosen_frame(errors):
     figure = figures.box_plots({"mine": errors["mine"]}, frames=(10,))
     (ax,) = figure.axes
+    assert figure.legends == []  # there is one set of clips
     assert ax.get_title() == "frame 10"
     box = inference.box(errors["mine"][:, 9])
     drawn = ax.patches[0].get_path().vertices[:, 0]
@@ -155,6 +156,7 @@ def test_lines_by_digits_are_above_the_floor_of_the_same_clips(errors):
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["mine", "copy", "floor"]
     (ax,) = figure.axes
     assert ax.get_ylim()[0] == 0 and ax.get_xticks().tolist() == [1, 2]
+    assert ax.get_ylabel() == "nats per frame"
     mean = errors["mine"].mean()
     points = ax.containers[0].lines[0]
     assert points.get_xdata().tolist() == [1, 2]
@@ -164,6 +166,7 @@ def test_lines_by_digits_are_above_the_floor_of_the_same_clips(errors):
     figure = figures.errors_by_digits(by_digits, floor, baselines, above_floor=True)
     (ax,) = figure.axes
     assert ax.containers[0].lines[0].get_ydata() == pytest.approx([mean / 2 - 45, mean - 90])
+    assert ax.get_ylabel() == "nats per frame above the floor"
     copy = errors["ConvLSTM"].mean()
     assert lines(ax, "copy").get_ydata() == pytest.approx([copy - 45, copy - 90])
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["mine", "copy"]
@@ -244,6 +247,10 @@ def test_structure_and_displacement_are_stacked(found):
     figure = figures.drift_or_blur({"VPN": found, "copy": found, "mine": found})
     structure, displacement = figure.axes[0].containers
     assert [bar.get_height() for bar in structure] == pytest.approx([100, 200, 300])
+    for bars in (structure, displacement):
+        assert [bar.get_x() + bar.get_width() / 2 for bar in bars] == pytest.approx([1, 2, 3])
+    told = [bool(ax.xaxis.get_tick_params()["labelbottom"]) for ax in figure.axes[:3]]
+    assert told == [False, True, True]  # below the first panel there is another, below the second none
     assert [(bar.get_y(), bar.get_height()) for bar in displacement] == [(100, 10), (200, 20), (300, 30)]
     assert [ax.get_title() for ax in figure.axes] == ["VPN", "copy", "mine", ""]
     hatched = {
@@ -273,9 +280,25 @@ def test_every_figure_is_as_wide_as_a_phone_shows_legibly_and_high_enough_for_wh
         heights[name] = one.get_figheight(), two.get_figheight()
     grow = {name for name, (one, two) in heights.items() if two > one}
     assert grow == {"boxes", "coefficients", "parts"}  # with a panel more, a network more, a row of panels more
-    # One pair of networks has a square panel; three pairs have two rows of panels half as wide.
-    assert heights["ranks"] == pytest.approx((6.5, 6.5), abs=0.5)
-    assert all(3 < high < 8 for name in heights.keys() - {"boxes", "coefficients", "parts"} for high in heights[name])
+    assert all(3 < high < 6 for name in ("frames", "digits", "drift") for high in heights[name])
+    # One pair of networks has a square panel, and its title; three pairs have two rows of panels half as wide.
+    assert all(6.5 < high < 7 for high in heights["ranks"])
+    assert 2 < heights["parts"][0] < 3 and heights["parts"][1] - heights["parts"][0] > 1.5  # inches for a row of bars
+    assert 1.5 < heights["coefficients"][0] < 3 and heights["coefficients"][1] > heights["coefficients"][0] + 0.3
+
+
+def test_a_panel_of_boxes_is_the_higher_the_more_boxes_it_holds(errors):
+    def height(networks, sets=1, panels=1):
+        some = {f"network {k}": errors["mine"] for k in range(networks)}
+        by_set = {f"set {k}": some for k in range(sets)}
+        return figures.box_plots(by_set if sets > 1 else some, frames=range(1, panels + 1)).get_figheight()
+
+    panels = {n: height(n, panels=2) - height(n) for n in (1, 2, 4)}
+    assert 0.5 < panels[1] < 1
+    assert panels[2] - panels[1] == pytest.approx((panels[4] - panels[2]) / 2)
+    assert 0.3 < panels[2] - panels[1] < 0.5  # inches for a box and the gap to the next
+    assert 0.3 < height(2, sets=2) - height(2) < 0.5 and 0.3 < height(2, sets=3) - height(2, sets=2) < 0.5
+    assert 0.5 < height(1) - panels[1] < 1  # for the axis and its name
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,7 @@ def test_table_of_frames_has_the_mean_of_each_frame(shades):
     for label, level in {"mine, rollout": levels(), "mine, one-step": levels() - 0.3, **BASELINES}.items():
         nats, _, _ = errors_of(level, targets("uci-2", N))
         np.testing.assert_allclose(found[label], nats.mean(0), atol=0.06)
+        np.testing.assert_allclose(found[label], found[label].round(1), rtol=0)
 
 
 def test_table_of_the_distribution_has_the_clips_of_the_mean_the_first_and_the_last_frame(shades):
@@ -264,7 +265,8 @@ def test_figures_are_drawn_of_the_predictor_in_colour_and_of_the_baselines_in_gr
     assert options["baselines"].keys() == BASELINES.keys()
     _, floor, _ = errors_of(0, targets("uci-2", N))
     np.testing.assert_allclose(options["floor"], floor, rtol=1e-4)
-    (((one,), _), ((by_set,), _)) = drawn["box_plots"]
+    (((one,), options), ((by_set,), _)) = drawn["box_plots"]
+    assert options["frames"] == ("mean", 1, 10)
     assert one.keys() == {"mine"} and {name: set(of) for name, of in by_set.items()} == {
         "uci-1": {"mine"},
         "emnist-1": {"mine"},
