@@ -218,6 +218,7 @@ def test_any_frames_of_a_clip_may_be_asked_for(uci):
     whole = split(logits, clips)
     one = drift_and_blur(logits[:, :1], clips, context=CONTEXT)
     assert torch.equal(one.shift, whole.shift[:, :1])
+    assert not drift_and_blur(logits.requires_grad_(), clips, context=CONTEXT).structure.requires_grad
     first = drift_and_blur(calibrated(clips.frames), clips, context=0)
     assert first.shift.shape == (2, CONTEXT + HORIZON, 2, 2) and not first.drift.any()
 
@@ -246,6 +247,11 @@ def test_bad_input_is_refused(uci):
         split(logits[:1], clips)
     with pytest.raises(ValueError, match="3 frames after a context of 4; clips of 5 frames have 1"):
         drift_and_blur(logits, clips, context=4)
+    for context, T, there in ((-1, 3, 6), (9, 3, 0), (2, 0, 3)):
+        with pytest.raises(
+            ValueError, match=f"{T} frames after a context of {context}; clips of 5 frames have {there} "
+        ):
+            drift_and_blur(logits[:, :T], clips, context=context)
     with pytest.raises(ValueError, match="not all finite"):
         split(clips.frames[:, CONTEXT:].logit(), clips)
     nameless = Clips(clips.frames, clips.positions[:, :, :0], clips.glyphs[:, :0], clips.labels[:, :0])
