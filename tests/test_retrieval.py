@@ -149,6 +149,38 @@ def test_a_glyph_that_no_frame_shows_whole_stays_unmatched_beside_a_stranger(spl
     assert match_glyphs(frames_of(part, part), train)["image"].tolist() == [-1, -1]
 
 
+def custom(*images):
+    """A source of pictures drawn by hand, (28, 28)."""
+    return GlyphSet(torch.stack(images), torch.arange(len(images)), "custom", "test", tuple("abcdef"), "none", "none")
+
+
+def test_a_glyph_that_others_enclose_is_found_as_a_piece_of_its_own(splits):
+    frames = frames_of([(splits["train"].images[7], (18, 18))])
+    for border in (4, 10):  # two strangers, one inside the other
+        for side in (border, 63 - border):
+            frames[..., side, border : 64 - border] = frames[..., border : 64 - border, side] = 255
+    matches = match_glyphs(frames, {"train": splits["train"]}, n_glyphs=3)
+    assert matches["image"].tolist() == [7, -1, -1]
+    assert matches.loc[0, ["x", "y"]].tolist() == [18, 18]
+
+
+def test_a_glyph_inside_another_that_it_touches_is_found_when_that_is_taken_away():
+    ring, blob = torch.zeros(2, 28, 28, dtype=torch.uint8)
+    ring[:] = 255
+    ring[2:-2, 2:-2] = 0
+    blob[8:16, 8:16] = torch.randint(50, 200, (8, 8), generator=torch.Generator().manual_seed(0))
+    frames = frames_of([(ring, (10, 10)), (blob, (3, 12))])  # the ring covers the blob's first column
+    assert (frames[0, 0, 0, 20:28, 11] == 255).all() and (frames[0, 0, 0, 20:28, 12:19] == blob[8:16, 9:16]).all()
+    matches = match_glyphs(frames, {"custom": custom(ring, blob)})
+    assert matches["image"].tolist() == [0, 1] and (matches["rendered"] == 1).all()
+    assert matches[["x", "y"]].values.tolist() == [[10, 10], [3, 12]]
+
+
+def test_a_strip_tells_a_glyph_from_nearly_all_others(index, splits):
+    found = list(index.find(splits["test"].images[:100].numpy()))
+    assert len(found) == pytest.approx(4 * 100, abs=8)  # by each of its four sides it is found once
+
+
 def test_altered_pixels_do_not_match(index, splits):
     frames = MovingDigits(splits["test"], 1).sample(5, dtype=torch.uint8).frames
     darker = torch.where(frames > 0, frames - 1, frames)
