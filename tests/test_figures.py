@@ -181,6 +181,7 @@ def test_rank_plot_has_a_panel_a_pair_and_says_spearmans_correlation(errors):
     assert float(shown[0].get_title().split()[1]) == pytest.approx(expected, abs=0.005)
     assert shown[2].get_title().startswith("Spearman -1")
     assert [t.get_text().strip() for t in shown[0].texts] == ["7"]
+    assert not shown[0].get_shared_y_axes().joined(shown[0], shown[1])  # the ranks of the second have their own axis
     ranks = {label: stats.rankdata(nats.mean(1)) for label, nats in three.items()}
     for ax, (first, second) in zip(shown, (("ConvLSTM", "mine"), ("ConvLSTM", "third"), ("mine", "third"))):
         assert (ax.get_xlabel(), ax.get_ylabel()) == (f"rank, {first}", f"rank, {second}")
@@ -318,7 +319,8 @@ def test_a_panel_of_boxes_is_the_higher_the_more_boxes_it_holds(errors):
             lambda e: figures.errors_by_digits({"mine": {1: e["mine"]}}, {1: e["mine"][:9]}, above_floor=True),
             "of 9 clips",
         ),
-        (lambda e: figures.rank_plot({"mine": e["mine"]}), "two networks"),
+        (lambda e: figures.rank_plot({"mine": e["mine"]}), "errors of mine: expected two networks"),
+        (lambda e: figures.rank_plot({}), "errors of no network: expected two networks"),
         (lambda e: figures.coefficients({}), "regressions is empty"),
     ],
 )

@@ -239,6 +239,7 @@ def test_what_makes_a_clip_hard_is_told_from_the_features_of_its_own_frames(shad
     standardised = ((features - features.mean()) / features.std(ddof=0)).to_numpy()
     fit = LinearRegression().fit(standardised, nats)
     np.testing.assert_allclose(found["nats"], fit.coef_, atol=0.06)
+    np.testing.assert_allclose(found, found.round(1), rtol=0)
     share = 100 * fit.score(standardised, nats)
     assert f"together they explain {share:.0f}% of the variance" in (shades[0] / "index.html").read_text()
 
@@ -249,6 +250,8 @@ def test_single_clips_are_the_easiest_the_median_and_the_hardest_in_rollout_and_
     assert named[:3] == [(str(EASIEST), "easiest"), (str(MEDIAN), "median"), (str(HARDEST), "hardest")]
     chosen = [int(clip) for clip, _ in named]
     assert len(set(chosen[3:])) == 5 and max(chosen) < N
+    assert [what for _, what in named[3:]] == [f"random {i}" for i in (1, 2, 3, 4, 5)]
+    assert chosen[3:] == np.random.default_rng(2021).choice(N, 5, replace=False).tolist()  # as on page 4.4
     tracks, options = shades[2]
     clips = fp.test_set("uci-2", N).sample()
     assert torch.equal(tracks["truth"], clips.frames[chosen, 10:])

@@ -176,6 +176,40 @@ def test_a_glyph_inside_another_that_it_touches_is_found_when_that_is_taken_away
     assert matches[["x", "y"]].values.tolist() == [[10, 10], [3, 12]]
 
 
+def test_of_several_places_where_a_glyph_fits_the_one_that_shows_most_of_it_is_told():
+    blob = torch.zeros(28, 28, dtype=torch.uint8)
+    blob[8:16, 8:16] = torch.randint(50, 200, (8, 8), generator=torch.Generator().manual_seed(0))
+    frames = frames_of([(blob, (20, 20))])
+    frames[..., :12, :12] = frames[..., 50:, 50:] = 255  # behind which it could hide
+    matches = match_glyphs(frames, {"custom": custom(blob)})
+    assert matches[["image", "x", "y"]].values.tolist() == [[0, 20, 20], [-1, -1, -1]]
+
+
+@pytest.mark.parametrize("open_side", ["top", "bottom", "left", "right"])
+def test_one_open_side_is_enough_to_find_a_glyph(open_side, index, splits):
+    frame = frames_of([(splits["train"].images[7], (18, 18))])[0, 0, 0].numpy()
+    rows, columns = np.flatnonzero(frame.any(1)), np.flatnonzero(frame.any(0))
+    first, last = (rows[0], columns[0]), (rows[-1], columns[-1])
+
+    def wall(side):  # along the ink; it ends six pixels before the open side
+        along = 0 if side in ("left", "right") else 1
+        start = first[along] + 6 * (open_side == ("top", "left")[along])
+        stop = last[along] + 1 - 6 * (open_side == ("bottom", "right")[along])
+        at = first[1 - along] - 1 if side in ("left", "top") else last[1 - along] + 1
+        return (slice(start, stop), at) if along == 0 else (at, slice(start, stop))
+
+    for side in {"top", "bottom", "left", "right"} - {open_side}:
+        frame[wall(side)] = 255
+    assert [(image.source, image.index) for image in index.find(frame[None])] == [("train", 7)]
+
+
+def test_a_frame_may_be_no_larger_than_a_glyph():
+    ring = torch.full((28, 28), 255, dtype=torch.uint8)
+    ring[5:-5, 5:-5] = 0
+    matches = match_glyphs(ring[None, None, None], {"custom": custom(ring)}, n_glyphs=1)
+    assert matches[["image", "x", "y", "rendered"]].values.tolist() == [[0, 0, 0, 1]]
+
+
 def test_a_strip_tells_a_glyph_from_nearly_all_others(index, splits):
     found = list(index.find(splits["test"].images[:100].numpy()))
     assert len(found) == pytest.approx(4 * 100, abs=8)  # by each of its four sides it is found once
