@@ -104,6 +104,7 @@ def test_boxes_have_a_panel_a_frame_on_one_scale_and_a_box_for_each_test_set(err
     figure = figures.box_plots({"test digits": errors, "train digits": {"mine": errors["mine"]}})
     assert [ax.get_title() for ax in figure.axes] == ["mean over the frames", "frame 1", "frame 10"]
     assert len({ax.get_xlim() for ax in figure.axes}) == 1
+    assert [ax.get_xlabel() for ax in figure.axes] == ["", "", "nats per frame"]
     faces = [to_hex(patch.get_facecolor()) for patch in figure.axes[0].patches]
     assert faces == [figures.COLORS["ConvLSTM"], figures.OTHERS[0], "#ffffff"]
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["ConvLSTM", "mine"]
@@ -185,7 +186,9 @@ def test_rank_plot_has_a_panel_a_pair_and_says_spearmans_correlation(errors):
     ranks = {label: stats.rankdata(nats.mean(1)) for label, nats in three.items()}
     for ax, (first, second) in zip(shown, (("ConvLSTM", "mine"), ("ConvLSTM", "third"), ("mine", "third"))):
         assert (ax.get_xlabel(), ax.get_ylabel()) == (f"rank, {first}", f"rank, {second}")
-        _, points, marked = (line.get_xydata() for line in ax.lines)
+        diagonal, *dots = ax.lines
+        assert diagonal.get_slope() == 1 and diagonal.get_xy1()[0] == diagonal.get_xy1()[1]  # equal ranks
+        points, marked = (line.get_xydata() for line in dots)
         assert points == pytest.approx(np.stack([ranks[first], ranks[second]], 1))
         assert marked == pytest.approx(points[7:8])
 
