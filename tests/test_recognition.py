@@ -160,6 +160,85 @@ def test_distorted_glyphs_stay_grey_values_and_differ(uci):
     assert ((ink > 0.3) & (ink < 2)).all()  # none is lost over the border
 
 
+Y, X = torch.meshgrid(torch.arange(28.0) - 13.5, torch.arange(28.0) - 13.5, indexing="ij")  # from the middle
+
+
+def distorted(window, n=600):
+    """Many distortions of one picture; the k-th is the same whatever the picture."""
+    return distort(window.expand(n, -1, -1), torch.Generator().manual_seed(0)).double()
+
+
+def moments(windows):
+    """Ink, middle (x, y), variances (x, y) and covariance of windows, each (N,)."""
+    ink = windows.sum((1, 2))
+    x, y = ((windows * axis).sum((1, 2)) / ink for axis in (X, Y))
+    dx, dy = X - x[:, None, None], Y - y[:, None, None]
+    return ink, x, y, *((windows * product).sum((1, 2)) / ink for product in (dx**2, dy**2, dx * dy))
+
+
+def oval(sx, sy):
+    return torch.exp(-((X / sx) ** 2 + (Y / sy) ** 2) / 2)
+
+
+@pytest.fixture(scope="module")
+def faded():
+    """How bright each distortion leaves the middle of a white window, which no move, pen or blur changes."""
+    return distorted(torch.ones(28, 28))[:, 14, 14]
+
+
+def test_half_of_the_distorted_glyphs_are_faded_to_half_their_brightness_at_most(faded):
+    sharp = faded > 0.9999
+    assert sharp.float().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert 0.5 <= faded.min() < 0.51 and faded[~sharp].max() > 0.98
+    assert faded[~sharp].mean().item() == pytest.approx(0.75, abs=0.02)
+
+
+def test_distorted_glyphs_are_shifted_by_up_to_two_pixels_any_way():
+    _, x, y, *_ = moments(distorted(oval(3.5, 3.5)))
+    for shift in (x, y):
+        assert abs(shift.mean()) < 0.15 and shift.std().item() == pytest.approx(2 / 3**0.5, abs=0.1)  # as uniform in ±2
+        assert 1.8 < -shift.min() < 2.6 and 1.8 < shift.max() < 2.6
+
+
+def test_distorted_glyphs_are_stretched_and_shrunk_by_about_a_tenth(faded):
+    sharp = faded > 0.9999
+    _, _, _, vx, vy, _ = moments(distorted(oval(3.5, 3.5)))
+    for stretch in (vx.sqrt()[sharp] / 3.5, vy.sqrt()[sharp] / 3.5):
+        assert 0.82 < stretch.min() < 0.9 and 1.1 < stretch.max() < 1.2
+
+
+def test_distorted_glyphs_are_turned_and_leant_both_ways(faded):
+    sharp = faded > 0.9999
+    angles = []
+    for sx, sy in ((4.5, 1.2), (1.2, 4.5)):  # lying and standing
+        *_, vx, vy, vxy = moments(distorted(oval(sx, sy))[sharp])
+        angles.append(torch.atan2(2 * vxy, (vx - vy) * (1 if sx > sy else -1)) / 2)
+    lying, standing = angles
+    # ±0.15 rad of turning moves both, ±0.15 of leaning the standing ones too: uniform in ±a has a deviation of a/√3.
+    assert abs(lying.mean()) < 0.02 and lying.std().item() == pytest.approx(0.15 / 3**0.5, abs=0.01)
+    assert abs(standing.mean()) < 0.03 and standing.std().item() == pytest.approx(0.15 * (2 / 3) ** 0.5, abs=0.015)
+    assert lying.abs().max() < 0.2 and standing.abs().max() < 0.35
+
+
+def test_distorted_strokes_are_bolder_or_thinner_by_up_to_a_third(faded):
+    sharp = faded > 0.9999
+    stroke = torch.zeros(28, 28)
+    stroke[4:24, 14] = 1
+    ink = distorted(stroke)[sharp].sum((1, 2)) / stroke.sum()
+    # A stroke of one pixel has 1 + 2·pen of its ink when bolder, and 1 - pen when thinner; moving it costs some.
+    assert 0.5 < ink.min() < 0.75 and 1.5 < ink.max() < 2 and 0.9 < ink.median() < 1.05
+
+
+def test_distorted_glyphs_are_blurred_by_up_to_the_widest_blur(faded):
+    sharp = faded > 0.9999
+    dot = torch.zeros(28, 28)
+    dot[13:15, 13:15] = 1
+    _, _, _, vx, vy, _ = moments(distorted(dot))
+    variance = (vx + vy) / 2
+    assert variance[sharp].max() < 1.5 and variance[~sharp].max().item() == pytest.approx(MOST_BLUR**2, abs=1)
+    assert variance[~sharp].median().item() == pytest.approx((MOST_BLUR / 2) ** 2, abs=0.6)  # sigma is uniform
+
+
 def test_what_cannot_be_classified_is_refused(classifier, uci):
     with pytest.raises(ValueError, match="outside \\[0, 1\\]"):
         classifier(torch.full((1, 28, 28), 3.0))
