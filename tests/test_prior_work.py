@@ -138,7 +138,7 @@ def test_names_keep_apart_in_the_order_of_their_markers():
     figure.canvas.draw()
     notes = [note for note in figure.axes[0].texts if isinstance(note, Annotation)]
     notes.sort(key=lambda note: note.xy[1])
-    heights = [Text.get_window_extent(note) for note in notes]  # of the words alone, in pixels
-    assert all(low.y1 <= high.y0 + 0.5 for low, high in itertools.pairwise(heights))
+    words = [Text.get_window_extent(note) for note in notes]  # without their lines, in pixels
+    assert all(low.y1 <= high.y0 + 0.5 for low, high in itertools.pairwise(words))
     frame = figure.axes[0].get_window_extent()
-    assert frame.y0 <= heights[0].y0 and heights[-1].y1 <= frame.y1
+    assert all(frame.contains(*corner) for word in words for corner in (word.min, word.max))

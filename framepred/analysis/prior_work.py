@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from framepred.analysis.figures import styled
 from framepred.evaluation import PROTOCOLS
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def most_squared_error(nats: float, floor: float = FLOOR) -> float:
     return (nats - floor) / 2
 
 
+@styled
 def two_measures(
     ours: Mapping[str, tuple[str, float, float]] | None = None,
     colors: Mapping[str, str] | None = None,
@@ -89,12 +91,12 @@ def two_measures(
                 f"{label!r} has {above:.4g} nats above the floor and a squared error of {squared:.4g}, but nats - floor is at "
                 "least twice the squared error; check that both are sums over the pixels of the same frames"
             )
-    left, right, bottom, top = 0.3, 6000.0, 0.8, 1000.0
-    figure, ax = plt.subplots(figsize=(width, 0.72 * width), layout="constrained")
+    left, right, bottom, top = 0.3, 10_000.0, 0.8, 1000.0
+    figure, ax = plt.subplots(figsize=(width, 0.72 * width))
     x = np.geomspace(left, right, 50)
     ax.fill_between(x, bottom, np.minimum(2 * x, top), color="0.9", lw=0)
-    ax.plot(x, 2 * x, color="0.4", lw=1)
-    ax.text(60, 1.1, "impossible: nats < floor + 2·squared error", ha="center", fontsize=8, color="0.35")
+    ax.plot(x, 2 * x, color="0.4")
+    ax.text(60, 1.1, "impossible: nats < floor + 2·squared error", ha="center", fontsize="small", color="0.35")
     # All published numbers end on the edge of the impossible region, where there is room for their names.
     labels: list[tuple[float, str]] = []
     for row in reported().itertuples():
@@ -109,7 +111,7 @@ def two_measures(
             edge = row.nats - FLOOR
             ax.plot([left, edge / 2], [edge] * 2, color="black", ls=":", lw=0.7)
             labels.append((edge, f"{name}: {row.nats:.1f} nats"))
-        ax.plot(edge / 2, edge, MARKERS[row.protocol], color="black", ms=4)
+        ax.plot(edge / 2, edge, MARKERS[row.protocol], color="black")
     labels.sort()
     gap = np.log(top / bottom) * 0.0245
     heights = _spread(np.log([edge for edge, _ in labels]), gap, np.log(top) - gap)
@@ -118,18 +120,18 @@ def two_measures(
             name,
             (edge / 2, edge),
             (max(edge / 2, height / 2) * 1.6, height),
-            fontsize=7,
+            fontsize="x-small",
             va="center",
-            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "0.5", "shrinkA": 0, "shrinkB": 2},
+            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "0.5"},
         )
     for protocol, marker in MARKERS.items():
-        ax.plot([], [], marker, color="black", ms=4, label=f"published, {protocol}")
+        ax.plot([], [], marker, color="black", label=f"published, {protocol}")
     for label, (protocol, squared, above) in (ours or {}).items():
         color = (colors or {}).get(label, "0.5")
-        ax.plot(squared, above, MARKERS[protocol], color=color, ms=7, mec="white", mew=0.7, label=label)
+        ax.plot(squared, above, MARKERS[protocol], color=color, ms=7, mec="white", label=label)
     ax.set(xscale="log", yscale="log", xlim=(left, right), ylim=(bottom, top))
     ax.set(xlabel="squared error per frame", ylabel="nats per frame above the floor")
-    ax.legend(fontsize=7, loc="lower right", bbox_to_anchor=(1.0, 0.06), ncols=2, framealpha=0.95)
+    ax.legend(fontsize="x-small", loc="lower right", bbox_to_anchor=(1.0, 0.06), ncols=2)
     return figure
 
 
