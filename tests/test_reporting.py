@@ -14,7 +14,7 @@ from sklearn.linear_model import LinearRegression
 
 import framepred as fp
 from framepred import precision
-from framepred.analysis import difficulty, figures, reporting
+from framepred.analysis import difficulty, figures, inference, reporting
 
 TABLES = ("errors", "frames", "distribution", "hard-clips", "over-fitting", "more-digits", "letters", "drift")
 
@@ -318,6 +318,15 @@ def test_drift_and_blur_add_up_to_the_error_above_the_floor(shades):
             row = found.loc[(label, frame)]
             parts = value(row["structure, nats"]) + value(row["displacement, nats"])
             assert parts == pytest.approx((nats - floor)[:, frame - 1].mean(), abs=0.6)
+
+
+def test_intervals_of_drift_are_over_clips_whose_glyphs_were_averaged(shades):
+    clips = fp.test_set("uci-2", 3).sample()
+    shades_of_grey = torch.from_numpy(logit(levels()[:3])).float()[..., None, None, None].expand(-1, -1, 1, 64, 64)
+    drift = fp.analysis.drift_and_blur(shades_of_grey, clips).drift.numpy()
+    for frame in (1, 5, 10):
+        told = table(shades, "drift", 2).loc[("mine", frame), "drift, px"]
+        assert told == str(inference.interval(drift[:, frame - 1].mean(1)))
 
 
 def test_scores_are_kept_under_the_names_of_test_set_and_protocol(shades):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from framepred.analysis import retrieval
 from framepred.analysis.retrieval import UNMATCHED, GlyphIndex, match_glyphs, share_of_sources
 from framepred.data.glyphs import GlyphSet, load_digits
 from framepred.data.moving import MovingDigits
@@ -49,6 +50,13 @@ def test_clips_in_floats_give_the_same_answer(index, splits):
     of_bytes = match_glyphs(moving.sample(4, dtype=torch.uint8).frames, index)
     assert match_glyphs(moving.sample(4).frames, index).equals(of_bytes)
     assert list(share_of_sources(of_bytes).items()) == [("train", 1), ("validation", 0), ("test", 0), (UNMATCHED, 0)]
+
+
+def test_images_are_found_in_whatever_chunks_they_were_read(splits, monkeypatch):
+    monkeypatch.setattr(retrieval, "CHUNK", 7)
+    moving = MovingDigits(splits["test"], 2)
+    matches = match_glyphs(moving.sample(10, dtype=torch.uint8).frames, splits)
+    assert (matches["source"] == "test").all() and found_glyphs(matches) == true_glyphs(moving, 10)
 
 
 def test_a_clip_of_one_glyph(index, splits):
@@ -162,6 +170,10 @@ def test_a_glyph_that_others_enclose_is_found_as_a_piece_of_its_own(splits):
     matches = match_glyphs(frames, {"train": splits["train"]}, n_glyphs=3)
     assert matches["image"].tolist() == [7, -1, -1]
     assert matches.loc[0, ["x", "y"]].tolist() == [18, 18]
+    frames = frames_of([(splits["train"].images[7], (18, 18))])
+    top = int(frames[0, 0, 0].any(1).nonzero()[0])
+    frames[..., top + 1 : 60, 10] = frames[..., top + 1 : 60, 50] = frames[..., 55, 10:50] = 255  # it looks out on top
+    assert match_glyphs(frames, {"train": splits["train"]})["image"].tolist() == [7, -1]
 
 
 def test_a_glyph_inside_another_that_it_touches_is_found_when_that_is_taken_away():

@@ -29,6 +29,7 @@ from framepred.data.glyphs import GLYPH_SIZE, GlyphSet
 
 UNMATCHED = "unmatched"
 STRIP = 5  # rows or columns: few, so that a glyph often has them to itself, yet enough to tell it from 70,000 others
+CHUNK = 10_000  # images whose strips are cut at a time
 MOST_PLACINGS = 500  # of the glyphs in a frame, tried until one renders it
 
 
@@ -78,8 +79,8 @@ class GlyphIndex:
             blank = np.flatnonzero(~images.any((1, 2)))
             if len(blank):
                 raise ValueError(f"image {blank[0]} of {name} is blank; leave it out")
-            for start in range(0, len(images), 10_000):
-                for number, keys in enumerate(zip(*_strips(images[start : start + 10_000])), start):
+            for start in range(0, len(images), CHUNK):
+                for number, keys in enumerate(zip(*_strips(images[start : start + CHUNK])), start):
                     for key in keys:
                         self._by_strip.setdefault(key, []).append((name, number))
 
