@@ -257,6 +257,8 @@ def test_structure_and_displacement_are_stacked(found):
     assert told == [False, True, True]  # below the first panel there is another, below the second none
     assert [(bar.get_y(), bar.get_height()) for bar in displacement] == [(100, 10), (200, 20), (300, 30)]
     assert [ax.get_title() for ax in figure.axes] == ["VPN", "copy", "mine", ""]
+    (bar, *_), _ = figures.drift_or_blur({"VPN, one-step": found}).axes[0].containers
+    assert to_hex(bar.get_facecolor()) == to_hex(structure[0].get_facecolor()) == figures.COLORS["VPN"]
     hatched = {
         t.get_text(): bool(p.get_hatch())
         for t, p in zip(figure.legends[0].get_texts(), figure.legends[0].get_patches())
