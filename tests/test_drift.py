@@ -1,5 +1,6 @@
 """Drift or blur, on predictions whose answer is known."""
 
+import dataclasses
 import itertools
 import math
 
@@ -228,6 +229,20 @@ def test_unless_told_the_search_goes_eight_pixels_far():
     frames = clips.frames[:, CONTEXT:]
     assert (split(calibrated(frames.roll([8, -8], (-1, -2))), clips).shift == torch.tensor([8, -8])).all()
     assert (split(calibrated(frames.roll([9, -9], (-1, -2))), clips).shift == torch.tensor([8, -8])).all()
+
+
+def test_unless_told_ten_frames_were_seen(uci):
+    clips = MovingDigits(uci, n_frames=12).sample(2)
+    found = drift_and_blur(calibrated(clips.frames[:, 10:]), clips)
+    assert not found.drift.any() and found.structure.max() < 5
+
+
+def test_what_was_found_is_not_changed_and_is_equal_to_itself_alone(uci):
+    clips = clips_at(uci, 2, *APART)
+    found, again = (split(calibrated(clips.frames[:, CONTEXT:]), clips) for _ in range(2))
+    assert found == found and found != again
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.drift = again.drift
 
 
 def test_further_than_the_radius_is_not_found(uci):
