@@ -38,6 +38,10 @@ def lines(ax, label):
     return next(line for line in ax.lines if line.get_label() == label)
 
 
+def test_drawing_functions_keep_their_names_and_descriptions():
+    assert figures.box_plots.__name__ == "box_plots" and figures.box_plots.__doc__.startswith("Box plots of")
+
+
 def test_a_network_keeps_its_colour_whatever_is_drawn_beside_it():
     chosen = figures.colors(["mine", "VPN, one-step", "yours", "VPN"])
     assert chosen["VPN, one-step"] == chosen["VPN"] == figures.COLORS["VPN"]
@@ -182,7 +186,8 @@ def test_rank_plot_has_a_panel_a_pair_and_says_spearmans_correlation(errors):
     assert float(shown[0].get_title().split()[1]) == pytest.approx(expected, abs=0.005)
     assert shown[2].get_title().startswith("Spearman -1")
     assert [t.get_text().strip() for t in shown[0].texts] == ["7"]
-    assert not shown[0].get_shared_y_axes().joined(shown[0], shown[1])  # the ranks of the second have their own axis
+    for axes in (shown[0].get_shared_x_axes(), shown[0].get_shared_y_axes()):
+        assert not axes.joined(shown[0], shown[1])  # every network's ranks have an axis of their own
     ranks = {label: stats.rankdata(nats.mean(1)) for label, nats in three.items()}
     for ax, (first, second) in zip(shown, (("ConvLSTM", "mine"), ("ConvLSTM", "third"), ("mine", "third"))):
         assert (ax.get_xlabel(), ax.get_ylabel()) == (f"rank, {first}", f"rank, {second}")
@@ -243,6 +248,7 @@ def test_drift_is_drawn_as_the_mean_over_clips_and_glyphs(found):
         assert lines(ax, label).get_ydata() == pytest.approx([1.5, 2.5, 3.5])
     assert to_hex(lines(ax, "VPN").get_color()) == figures.COLORS["VPN"]
     assert ax.get_ylim() == (0, pytest.approx(2**0.5 * 8))
+    assert [t for t in ax.get_xticks() if 0.5 < t < 3.5] == [1, 2, 3]  # and none between two frames
     for drawn in ax.collections:  # of two clips, the interval of the mean holds both
         assert band(drawn) == [(1, 2), (2, 3), (3, 4)]
 
@@ -313,7 +319,9 @@ def test_a_panel_of_boxes_is_the_higher_the_more_boxes_it_holds(errors):
         (lambda e: figures.drift_by_frame({}), "found is empty"),
         (lambda e: figures.drift_or_blur({}), "found is empty"),
         (lambda e: figures.box_plots({}), "errors is empty"),
-        (lambda e: figures.box_plots(e, frames=(11,)), "frame is 11"),
+        (lambda e: figures.box_plots(e, frames=(11,)), "frame is 11; .* frames 1 to 10"),
+        (lambda e: figures.box_plots(e, frames=(0,)), "frame is 0"),
+        (lambda e: figures.box_plots({"mine": e["mine"][:, 0]}, frames=(1,)), "frame is 1; .* frames 1 to 0"),
         (lambda e: figures.errors_by_frame({}), "errors is empty"),
         (lambda e: figures.errors_by_digits({"mine": {1: e["mine"]}}, above_floor=True), "needs a floor"),
         (

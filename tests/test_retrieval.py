@@ -188,6 +188,15 @@ def test_a_glyph_inside_another_that_it_touches_is_found_when_that_is_taken_away
     assert matches[["x", "y"]].values.tolist() == [[0, 0], [0, 2]]
 
 
+def test_of_more_glyphs_than_a_clip_shall_show_those_are_told_that_show_most():
+    blob = torch.zeros(28, 28, dtype=torch.uint8)
+    blob[8:16, 8:16] = torch.randint(50, 200, (8, 8), generator=torch.Generator().manual_seed(0))
+    small = torch.zeros(28, 28, dtype=torch.uint8)
+    small[8:13, 8:13] = 250
+    frames = frames_of([(small, (0, 0)), (blob, (30, 30))])
+    assert match_glyphs(frames, {"custom": custom(small, blob)}, n_glyphs=1)["image"].tolist() == [1]
+
+
 def test_of_several_places_where_a_glyph_fits_the_one_that_shows_most_of_it_is_told():
     blob = torch.zeros(28, 28, dtype=torch.uint8)
     blob[8:16, 8:16] = torch.randint(50, 200, (8, 8), generator=torch.Generator().manual_seed(0))
@@ -256,8 +265,9 @@ def test_what_makes_no_sense_is_refused(index, splits):
     frames = torch.zeros(1, 2, 1, 64, 64)
     with pytest.raises(ValueError, match="values other than k/255"):
         match_glyphs(frames + 0.5, index)
-    with pytest.raises(ValueError, match="values other than k/255"):
-        match_glyphs(frames - 1 / 255, index)
+    for value in (-1 / 255, 256 / 255):
+        with pytest.raises(ValueError, match="values other than k/255"):
+            match_glyphs(frames + value, index)
     with pytest.raises(ValueError, match="n_glyphs is 0"):
         match_glyphs(frames, index, n_glyphs=0)
     with pytest.raises(ValueError, match="at least one"):

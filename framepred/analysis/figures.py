@@ -97,7 +97,6 @@ def box_plots(
                     positions=[labels.index(label) + _place(s, len(sets))],
                     orientation="horizontal",
                     widths=0.8 * ROW / len(sets),  # the rest of a box's share is the gap to the next
-                    manage_ticks=False,
                     boxprops={"facecolor": "white" if s else paint[label], "edgecolor": paint[label]},
                     flierprops={"markeredgecolor": paint[label]},
                 )
