@@ -7,7 +7,8 @@ import torch
 
 import framepred as fp
 from framepred.baselines.fitted import CalibratedCopy
-from framepred.benchmark.reference import plain
+from framepred.benchmark.reference import draw_plainly, plain, render_plainly
+from framepred.data.rendering import render
 
 
 @pytest.mark.parametrize(
@@ -55,3 +56,43 @@ def test_weights_are_a_copy():
 def test_another_predictor_is_refused():
     with pytest.raises(ValueError, match="CalibratedCopy is not written plainly; known: ConvLSTM"):
         plain(CalibratedCopy())
+
+
+def test_the_plain_renderer_makes_the_frames_of_the_fast_one(uci):
+    clips = fp.MovingDigits(uci, 3, n_frames=5, frame_size=40).sample(4, dtype=torch.uint8)
+    plain_frames = render_plainly(clips.glyphs, clips.positions, 40)
+    assert torch.equal(plain_frames, render(clips.glyphs, clips.positions, 40)) and plain_frames.any()
+
+
+def drawing(n):
+    """A decoder, its context's share for n small frames, and a rule that says which pixels it was asked for."""
+    decoder = fp.build("vpn", "tiny").decoder
+    random = torch.Generator().manual_seed(0)
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3, generator=random)
+    asked = []
+
+    def rule(logits, y, x):
+        asked.append((int(y[0]), int(x[0])))
+        return torch.where((y + x) % 2 == 0, logits, -logits).sigmoid()
+
+    return decoder, torch.randn(n, decoder.context.out_channels, 5, 7, generator=random), rule, asked
+
+
+def test_drawing_plainly_gives_the_logits_and_the_frame_of_the_fast_way():
+    decoder, share, rule, asked = drawing(2)
+    logits, frame = draw_plainly(decoder, share, rule)
+    assert asked == [(y, x) for y in range(5) for x in range(7)] and not logits.requires_grad
+    expected, drawn = decoder.draw(share, rule)
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(frame, drawn, rtol=1e-4, atol=1e-4)
+    assert frame.std() > 0.1
+
+
+def test_drawing_plainly_may_stop_after_some_pixels():
+    decoder, share, rule, asked = drawing(1)
+    logits, frame = draw_plainly(decoder, share, rule, n_pixels=9)
+    assert asked == [(0, x) for x in range(7)] + [(1, 0), (1, 1)]
+    whole, _ = draw_plainly(decoder, share, rule)
+    assert torch.equal(logits[0, 0, 0], whole[0, 0, 0]) and torch.equal(logits[0, 0, 1, :2], whole[0, 0, 1, :2])
+    assert not logits[0, 0, 1, 2:].any() and not logits[0, 0, 2:].any() and not frame[0, 0, 2:].any()
