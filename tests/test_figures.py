@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.colors import to_hex
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from scipy import stats
 
 from framepred.analysis import difficulty, figures, inference
@@ -58,6 +59,7 @@ def test_a_box_shows_the_quartiles_and_tukeys_whiskers_of_the_chosen_frame(error
     assert (drawn.min(), drawn.max()) == pytest.approx((box.q1, box.q3))
     ends = np.concatenate([line.get_xdata() for line in ax.lines[:2]])
     assert (ends.min(), ends.max()) == pytest.approx((box.whisker_low, box.whisker_high))
+    assert {to_hex(line.get_color()) for line in ax.lines[:4]} == {figures.OTHERS[0]}  # whiskers and their caps
 
 
 def band(collection):
@@ -260,6 +262,7 @@ def test_structure_and_displacement_are_stacked(found):
     for bars in (structure, displacement):
         assert [bar.get_x() + bar.get_width() / 2 for bar in bars] == pytest.approx([1, 2, 3])
     told = [bool(ax.xaxis.get_tick_params()["labelbottom"]) for ax in figure.axes[:3]]
+    assert [ax.axison for ax in figure.axes] == [True, True, True, False]
     assert told == [False, True, True]  # below the first panel there is another, below the second none
     assert [(bar.get_y(), bar.get_height()) for bar in displacement] == [(100, 10), (200, 20), (300, 30)]
     assert [ax.get_title() for ax in figure.axes] == ["VPN", "copy", "mine", ""]
@@ -289,6 +292,7 @@ def test_every_figure_is_as_wide_as_a_phone_shows_legibly_and_high_enough_for_wh
     }.items():
         one, two = draw(1), draw(2)
         assert one.get_figwidth() == two.get_figwidth() == 6.5, name
+        assert isinstance(one.get_layout_engine(), ConstrainedLayoutEngine), name  # as the style sheet has it
         heights[name] = one.get_figheight(), two.get_figheight()
     grow = {name for name, (one, two) in heights.items() if two > one}
     assert grow == {"boxes", "coefficients", "parts"}  # with a panel more, a network more, a row of panels more
