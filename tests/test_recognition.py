@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from framepred.analysis import recognition
 from framepred.analysis.recognition import (
     MOST_BLUR,
     GlyphClassifier,
@@ -110,6 +111,25 @@ def test_rare_letters_weigh_as_much_as_common_digits(halves):
     few = dataclasses.replace(letters, images=letters.images[:30], labels=letters.labels[:30])
     classifier = train_glyph_classifier(digits, few, steps=60)
     assert (classifier.p_digit(few.images) < 0.5).float().mean() > 0.8
+
+
+def test_half_of_what_is_trained_on_are_letters_and_all_characters_of_a_half_are_as_frequent(halves, monkeypatch):
+    def drawings(first, counts, classes):  # every drawing of a character has a grey value that no other character has
+        labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+        images = (first + labels).to(torch.uint8)[:, None, None].repeat(1, 28, 28)
+        return dataclasses.replace(halves[0][0], images=images, labels=labels, classes=classes)
+
+    seen = []
+    monkeypatch.setattr(recognition, "distort", lambda windows, generator: seen.append(windows) or windows)
+    # The digit 6 and the letter C are in no drawing.
+    train_glyph_classifier(
+        drawings(100, [1, 20, 5, 5, 5, 1], tuple("0123456")), drawings(200, [30, 2], tuple("ABC")), steps=40
+    )
+    grey = (torch.cat(seen)[:, 0, 0] * 255).round().long().tolist()
+    shares = {value: grey.count(value) / len(grey) for value in (*range(100, 106), 200, 201)}
+    assert sum(shares.values()) == pytest.approx(1)
+    for value, share in shares.items():
+        assert share == pytest.approx(1 / 4 if value >= 200 else 1 / 12, abs=0.03)
 
 
 def test_windows_are_cut_where_the_glyphs_are(uci):
