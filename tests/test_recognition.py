@@ -103,6 +103,7 @@ def test_the_same_seed_gives_the_same_classifier(halves):
     first, again, other = (train_glyph_classifier(*halves[0], seed=seed, steps=3) for seed in (5, 5, 6))
     windows = halves[1][0].images[:5]
     assert torch.equal(first(windows), again(windows)) and not torch.equal(first(windows), other(windows))
+    train_glyph_classifier(*halves[0], steps=1)
     assert torch.equal(torch.random.get_rng_state(), before)  # the caller's random numbers are left alone
 
 
@@ -162,6 +163,24 @@ def test_a_glyph_that_was_only_blurred_and_faded_is_matched_exactly(uci):
     matched, sigma = blurred_to_match(glyphs, windows)
     torch.testing.assert_close(matched, windows)
     torch.testing.assert_close(sigma, torch.tensor([0.2, 1.6, 4.0]).expand(6, 3))
+
+
+@pytest.mark.parametrize("brightness", [1.0, 0.8], ids=["fading helps", "brighter would be better"])
+def test_the_match_is_the_nearest_of_all_blurs_and_fadings(brightness, uci):
+    glyphs = uci.images[:4] / 255
+    random = torch.Generator().manual_seed(0)
+    others = glyphs.roll(1, 0)[:, None] * torch.rand(4, 3, 28, 28, generator=random) + glyphs[:, None] / 4
+    blurred = torch.stack([blur(glyphs, torch.full((4,), s)) for s in (0.6, 1.2, 2.0)], 1)
+    windows = torch.cat([others, blurred], 1).clamp(0, 1)
+    glyphs = brightness * glyphs
+    matched, sigma = blurred_to_match(glyphs, windows)
+    error = (matched - windows).square().sum((2, 3))
+    found = []
+    for s in recognition.SIGMAS:
+        blurred = blur(glyphs, torch.full((4,), s))[:, None]
+        found += [(fade * blurred - windows).square().sum((2, 3)) for fade in torch.linspace(0, 1, 101)]
+    assert (error <= torch.stack(found).amin(0) + 1e-4).all()
+    assert sigma.unique().numel() > 1
 
 
 def test_no_blur_makes_one_glyph_another(uci):
