@@ -34,7 +34,9 @@ def test_every_number_has_a_protocol_a_source_in_the_bibliography_and_a_measure(
 def test_a_protocol_selects_its_rows():
     (row,) = prior_work.reported("teacher-forced").itertuples()
     assert (row.network, row.nats) == ("VPN", 87.6)
-    assert not set(prior_work.reported("one-step")["paper"]) & {"Shi 2015"}
+    one_step = prior_work.reported("one-step")
+    assert not set(one_step["paper"]) & {"Shi 2015"}
+    assert one_step.index.tolist() == list(range(len(one_step))) and list(one_step) == list(prior_work.reported())
     with pytest.raises(ValueError, match="rollout, one-step, teacher-forced"):
         prior_work.reported("sampling")
 
@@ -47,6 +49,7 @@ def test_numbers_of_the_thesis_are_those_of_its_tables():
 
 def test_each_measure_bounds_the_other():
     assert prior_work.most_squared_error(87.6) == pytest.approx(0.65)
+    assert prior_work.most_squared_error(86.3) == 0
     assert prior_work.least_nats(14.07) == pytest.approx(114.44)
     assert prior_work.most_squared_error(prior_work.least_nats(20.0, floor=50.0), floor=50.0) == 20.0
     with pytest.raises(ValueError, match="below the floor of 86.3"):
@@ -142,3 +145,7 @@ def test_names_keep_apart_in_the_order_of_their_markers():
     assert all(low.y1 <= high.y0 + 0.5 for low, high in itertools.pairwise(words))
     frame = figure.axes[0].get_window_extent()
     assert all(frame.contains(*corner) for word in words for corner in (word.min, word.max))
+    markers = [figure.axes[0].transData.transform(note.xy) for note in notes]
+    assert all(x < word.x0 for (x, _), word in zip(markers, words))  # all to the right of their markers
+    away = [abs((word.y0 + word.y1) / 2 - y) for (_, y), word in zip(markers, words)]
+    assert sum(away) / len(away) < 2 * words[0].height and max(away) < 5 * words[0].height  # and not far from them

@@ -114,7 +114,7 @@ def two_measures(
         ax.plot(edge / 2, edge, MARKERS[row.protocol], color="black")
     labels.sort()
     gap = np.log(top / bottom) * 0.0245
-    heights = _spread(np.log([edge for edge, _ in labels]), gap, np.log(top) - gap)
+    heights = _spread(np.log([edge for edge, _ in labels]), gap)
     for (edge, name), height in zip(labels, np.exp(heights)):
         ax.annotate(
             name,
@@ -135,8 +135,8 @@ def two_measures(
     return figure
 
 
-def _spread(places: np.ndarray, gap: float, highest: float) -> np.ndarray:
-    """Places in rising order, moved apart to at least `gap` and below `highest`, each near where it was."""
+def _spread(places: np.ndarray, gap: float) -> np.ndarray:
+    """Places in rising order, moved apart to at least `gap`, each near where it was."""
     moved = np.array(places, float)
     for _ in range(200):
         for low in range(len(moved) - 1):
@@ -144,5 +144,4 @@ def _spread(places: np.ndarray, gap: float, highest: float) -> np.ndarray:
             if lack > 0:
                 moved[low] -= lack / 2
                 moved[low + 1] += lack / 2
-        moved = np.minimum(moved, highest - gap * np.arange(len(moved))[::-1])
     return moved
