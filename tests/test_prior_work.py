@@ -143,6 +143,7 @@ def test_names_keep_apart_in_the_order_of_their_markers():
     notes.sort(key=lambda note: note.xy[1])
     words = [Text.get_window_extent(note) for note in notes]  # without their lines, in pixels
     assert all(low.y1 <= high.y0 + 0.5 for low, high in itertools.pairwise(words))
+    assert figure.get_figwidth() == 8 and 5.5 < figure.get_figheight() < 6.5
     frame = figure.axes[0].get_window_extent()
     assert all(frame.contains(*corner) for word in words for corner in (word.min, word.max))
     markers = [figure.axes[0].transData.transform(note.xy) for note in notes]

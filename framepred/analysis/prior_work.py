@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -66,7 +66,6 @@ def most_squared_error(nats: float, floor: float = FLOOR) -> float:
 def two_measures(
     ours: Mapping[str, tuple[str, float, float]] | None = None,
     colors: Mapping[str, str] | None = None,
-    width: float = 8.0,
 ) -> Figure:
     """The plane of squared error and nats above the floor: the published numbers, the region where none can be, and ours.
 
@@ -92,11 +91,12 @@ def two_measures(
                 "least twice the squared error; check that both are sums over the pixels of the same frames"
             )
     left, right, bottom, top = 0.3, 10_000.0, 0.8, 1000.0
-    figure, ax = plt.subplots(figsize=(width, 0.72 * width))
-    x = np.geomspace(left, right, 50)
-    ax.fill_between(x, bottom, np.minimum(2 * x, top), color="0.9", lw=0)
+    figure, ax = plt.subplots(figsize=(8, 5.8))
+    x = np.array([left, top / 2, right])
+    ax.fill_between(x, bottom, np.minimum(2 * x, top), color="0.9")
     ax.plot(x, 2 * x, color="0.4")
-    ax.text(60, 1.1, "impossible: nats < floor + 2·squared error", ha="center", fontsize="small", color="0.35")
+    ax.text(500, 8, "impossible:\nnats < floor + 2·squared error", ha="center", fontsize="small", color="0.35")
+    thin: dict[str, Any] = {"color": "black", "lw": 0.7}
     # All published numbers end on the edge of the impossible region, where there is room for their names.
     labels: list[tuple[float, str]] = []
     for row in reported().itertuples():
@@ -105,11 +105,11 @@ def two_measures(
         name = f"{row.paper}, {row.network}"
         if np.isnan(row.nats):
             edge = 2 * row.squared_error
-            ax.plot([edge / 2] * 2, [edge, top], color="black", ls="--", lw=0.7)
+            ax.plot([edge / 2] * 2, [edge, top], "--", **thin)
             labels.append((edge, f"{name}: squared error {row.squared_error:.1f}"))
         else:
             edge = row.nats - FLOOR
-            ax.plot([left, edge / 2], [edge] * 2, color="black", ls=":", lw=0.7)
+            ax.plot([left, edge / 2], [edge] * 2, ":", **thin)
             labels.append((edge, f"{name}: {row.nats:.1f} nats"))
         ax.plot(edge / 2, edge, MARKERS[row.protocol], color="black")
     labels.sort()
@@ -122,16 +122,16 @@ def two_measures(
             (max(edge / 2, height / 2) * 1.6, height),
             fontsize="x-small",
             va="center",
-            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": "0.5"},
+            arrowprops={"arrowstyle": "-", "color": "0.7"},
         )
     for protocol, marker in MARKERS.items():
         ax.plot([], [], marker, color="black", label=f"published, {protocol}")
     for label, (protocol, squared, above) in (ours or {}).items():
         color = (colors or {}).get(label, "0.5")
-        ax.plot(squared, above, MARKERS[protocol], color=color, ms=7, mec="white", label=label)
+        ax.plot(squared, above, MARKERS[protocol], color=color, ms=8, mec="white", label=label)
     ax.set(xscale="log", yscale="log", xlim=(left, right), ylim=(bottom, top))
     ax.set(xlabel="squared error per frame", ylabel="nats per frame above the floor")
-    ax.legend(fontsize="x-small", loc="lower right", bbox_to_anchor=(1.0, 0.06), ncols=2)
+    ax.legend(fontsize="x-small", loc="lower right", ncols=2)
     return figure
 
 
