@@ -197,6 +197,15 @@ def test_of_more_glyphs_than_a_clip_shall_show_those_are_told_that_show_most():
     assert match_glyphs(frames, {"custom": custom(small, blob)}, n_glyphs=1)["image"].tolist() == [1]
 
 
+def test_a_glyph_is_found_after_another_that_shows_itself_on_three_sides():
+    ring, blob = torch.zeros(2, 28, 28, dtype=torch.uint8)
+    ring[:] = 200
+    ring[2:-2, 2:-2] = 0
+    blob[8:16, 8:16] = torch.randint(50, 200, (8, 8), generator=torch.Generator().manual_seed(0))
+    matches = match_glyphs(frames_of([(ring, (0, 0)), (blob, (30, 2))]), {"custom": custom(ring, blob)})
+    assert matches["image"].tolist() == [0, 1]
+
+
 def test_of_several_places_where_a_glyph_fits_the_one_that_shows_most_of_it_is_told():
     blob = torch.zeros(28, 28, dtype=torch.uint8)
     blob[8:16, 8:16] = torch.randint(50, 200, (8, 8), generator=torch.Generator().manual_seed(0))
