@@ -236,9 +236,16 @@ def test_one_open_side_is_enough_to_find_a_glyph(open_side, index, splits):
 def test_a_frame_may_be_no_larger_than_a_glyph():
     ring = torch.full((28, 28), 255, dtype=torch.uint8)
     ring[5:-5, 5:-5] = 0
-    for frame in (torch.nn.functional.pad(ring[:20], (0, 36)), torch.nn.functional.pad(ring[:, :20], (0, 0, 0, 36))):
-        cut = match_glyphs(frame[None, None, None], {"custom": custom(ring)}, n_glyphs=1)
-        assert cut["image"].tolist() == [-1]
+    bar = torch.zeros(28, 28, dtype=torch.uint8)
+    bar[:, :10] = torch.randint(50, 200, (28, 10), generator=torch.Generator().manual_seed(0))
+    for glyph in (ring, bar, bar.T):
+        for cut in (
+            torch.nn.functional.pad(glyph[:20], (0, 36)),
+            torch.nn.functional.pad(glyph[:, :20], (0, 0, 0, 36)),
+        ):
+            fits = cut.count_nonzero() == glyph.count_nonzero()  # a bar lies along the frame
+            found = match_glyphs(cut[None, None, None], {"custom": custom(glyph)}, n_glyphs=1)
+            assert found["image"].tolist() == [0 if fits else -1]
     matches = match_glyphs(ring[None, None, None], {"custom": custom(ring)}, n_glyphs=1)
     assert matches[["image", "x", "y", "rendered"]].values.tolist() == [[0, 0, 0, 1]]
 

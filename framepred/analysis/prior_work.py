@@ -93,9 +93,9 @@ def two_measures(
     left, right, bottom, top = 0.3, 10_000.0, 0.8, 1000.0
     figure, ax = plt.subplots(figsize=(8, 5.8))
     x = np.array([left, top / 2, right])
-    ax.fill_between(x, bottom, np.minimum(2 * x, top), color="0.9")
+    impossible = "impossible: nats < floor + 2·squared error"
+    ax.fill_between(x, bottom, np.minimum(2 * x, top), color="0.9", label=impossible)
     ax.plot(x, 2 * x, color="0.4")
-    ax.text(500, 8, "impossible:\nnats < floor + 2·squared error", ha="center", fontsize="small", color="0.35")
     thin: dict[str, Any] = {"color": "black", "lw": 0.7}
     # All published numbers end on the edge of the impossible region, where there is room for their names.
     labels: list[tuple[float, str]] = []
@@ -111,7 +111,7 @@ def two_measures(
             edge = row.nats - FLOOR
             ax.plot([left, edge / 2], [edge] * 2, ":", **thin)
             labels.append((edge, f"{name}: {row.nats:.1f} nats"))
-        ax.plot(edge / 2, edge, MARKERS[row.protocol], color="black")
+        ax.plot(edge / 2, edge, MARKERS[row.protocol], color="black", mfc="white")
     labels.sort()
     gap = np.log(top / bottom) * 0.0245
     heights = _spread(np.log([edge for edge, _ in labels]), gap)
@@ -125,13 +125,13 @@ def two_measures(
             arrowprops={"arrowstyle": "-", "color": "0.7"},
         )
     for protocol, marker in MARKERS.items():
-        ax.plot([], [], marker, color="black", label=f"published, {protocol}")
+        ax.plot([], [], marker, color="black", mfc="white", label=f"published, {protocol}")
     for label, (protocol, squared, above) in (ours or {}).items():
         color = (colors or {}).get(label, "0.5")
-        ax.plot(squared, above, MARKERS[protocol], color=color, ms=8, mec="white", label=label)
+        ax.plot(squared, above, MARKERS[protocol], color=color, label=label)
     ax.set(xscale="log", yscale="log", xlim=(left, right), ylim=(bottom, top))
     ax.set(xlabel="squared error per frame", ylabel="nats per frame above the floor")
-    ax.legend(fontsize="x-small", loc="lower right", ncols=2)
+    ax.legend(fontsize="x-small", loc="lower right")
     return figure
 
 

@@ -191,8 +191,7 @@ def _candidates(picture: UInt8[np.ndarray, "H W"], index: GlyphIndex) -> Iterato
     """The images that share a strip with the frame's ink, or with a connected piece of it."""
     pieces, n = ndimage.label(picture)  # connected by edges: glyphs that touch at corners only come apart
     masks = pieces == np.arange(1, n + 1)[:, None, None]
-    parts = [picture[None]] * (n > 0) + [picture * masks] * (n > 1)
-    return index.find(np.concatenate(parts)) if parts else iter(())
+    return index.find(np.concatenate([picture[None], picture * masks]))
 
 
 def _fit(pictures: UInt8[np.ndarray, "T H W"], image: _Image) -> _Fit | None:
@@ -226,7 +225,7 @@ def _without(picture: UInt8[np.ndarray, "H W"], fits: list[_Fit], frame: int) ->
     rest = picture.copy()
     for fit in fits:
         window = _window(picture, fit.image.ink, fit.places[frame][0])
-        _window(rest, fit.image.ink, fit.places[frame][0])[(window == fit.image.ink) & (window > 0)] = 0
+        _window(rest, fit.image.ink, fit.places[frame][0])[window == fit.image.ink] = 0
     return rest
 
 
