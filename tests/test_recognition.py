@@ -124,7 +124,7 @@ def test_half_of_what_is_trained_on_are_letters_and_all_characters_of_a_half_are
     monkeypatch.setattr(recognition, "distort", lambda windows, generator: seen.append(windows) or windows)
     # The digit 6 and the letter C are in no drawing.
     train_glyph_classifier(
-        drawings(100, [1, 20, 5, 5, 5, 1], tuple("0123456")), drawings(200, [30, 2], tuple("ABC")), steps=40
+        drawings(100, [1, 20, 5, 5, 5, 1], tuple("0123456")), drawings(200, [30, 1], tuple("ABC")), steps=40
     )
     grey = (torch.cat(seen)[:, 0, 0] * 255).round().long().tolist()
     shares = {value: grey.count(value) / len(grey) for value in (*range(100, 106), 200, 201)}
@@ -139,6 +139,15 @@ def test_windows_are_cut_where_the_glyphs_are(uci):
     for glyph in range(2):
         windows = cut_windows(clips.alone(glyph), clips.positions)[:, :, glyph]
         torch.testing.assert_close(windows, (clips.glyphs[:, glyph, None] / 255).expand(-1, 12, -1, -1))
+
+
+def test_windows_lie_in_frames_of_any_shape():
+    frames = torch.arange(40.0 * 64).reshape(1, 1, 1, 40, 64)
+    window = cut_windows(frames, torch.tensor([[[[36, 12]]]]))  # (x, y), the lowest place at the right border
+    assert torch.equal(window[0, 0, 0], frames[0, 0, 0, 12:, 36:])
+    for place in ([37, 12], [36, 13], [-1, 0], [0, -1]):
+        with pytest.raises(ValueError, match="do not lie in frames"):
+            cut_windows(frames, torch.tensor([[[place]]]))
 
 
 def test_blur_is_a_gaussian_filter():
@@ -181,6 +190,11 @@ def test_the_match_is_the_nearest_of_all_blurs_and_fadings(brightness, uci):
         found += [(fade * blurred - windows).square().sum((2, 3)) for fade in torch.linspace(0, 1, 101)]
     assert (error <= torch.stack(found).amin(0) + 1e-4).all()
     assert sigma.unique().numel() > 1
+
+
+def test_a_blank_glyph_is_matched_by_nothing():
+    matched, _ = blurred_to_match(torch.zeros(1, 28, 28), torch.rand(1, 2, 28, 28))
+    assert torch.equal(matched, torch.zeros(1, 2, 28, 28))
 
 
 def test_no_blur_makes_one_glyph_another(uci):
@@ -280,7 +294,9 @@ def test_distorted_glyphs_are_blurred_by_up_to_the_widest_blur(faded):
 
 def test_what_cannot_be_classified_is_refused(classifier, uci):
     with pytest.raises(ValueError, match="outside \\[0, 1\\]"):
-        classifier(torch.full((1, 28, 28), 3.0))
+        classifier(torch.full((1, 28, 28), 1.5))
+    with pytest.raises(ValueError, match="outside \\[0, 1\\]"):
+        classifier(torch.full((1, 28, 28), -0.5))
     with pytest.raises(ValueError, match="outside \\[0, 1\\]"):
         classifier.p_digit(torch.full((1, 28, 28), float("nan")))
     with pytest.raises(ValueError, match="0, 1, 2.* is a digit and a letter"):
