@@ -230,7 +230,7 @@ def test_one_open_side_is_enough_to_find_a_glyph(open_side, index, splits):
 
     for side in {"top", "bottom", "left", "right"} - {open_side}:
         frame[wall(side)] = 255
-    assert [(image.source, image.index) for image in index.find(frame[None])] == [("train", 7)]
+    assert [(image.source, image.number) for image in index.find(frame[None])] == [("train", 7)]
 
 
 def test_a_frame_may_be_no_larger_than_a_glyph():

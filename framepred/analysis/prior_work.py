@@ -119,7 +119,7 @@ def two_measures(
         ax.annotate(
             name,
             (edge / 2, edge),
-            (max(edge / 2, height / 2) * 1.6, height),
+            (0.8 * max(edge, height), height),
             fontsize="x-small",
             va="center",
             arrowprops={"arrowstyle": "-", "color": "0.7"},

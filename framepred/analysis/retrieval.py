@@ -15,8 +15,8 @@ strips of all images; what is found has to fit into every frame. An answer is an
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import combinations, islice, product
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,18 +33,16 @@ CHUNK = 10_000  # images whose strips are cut at a time
 MOST_PLACINGS = 500  # of the glyphs in a frame, tried until one renders it
 
 
-@dataclass(frozen=True, eq=False)
-class _Image:
+class _Image(NamedTuple):
     source: str
-    index: int
+    number: int
     label: int
     left: int  # where its ink begins in the 28×28 image
     top: int
     ink: np.ndarray  # uint8, cropped
 
 
-@dataclass(frozen=True, eq=False)
-class _Fit:
+class _Fit(NamedTuple):
     """An image that fits into every frame of a clip."""
 
     image: _Image
@@ -143,7 +141,7 @@ def match_glyphs(
             if glyph < len(matched):
                 image, frame = matched[glyph].image, matched[glyph].frame
                 x, y = matched[glyph].places[frame][0]
-                row |= {"source": image.source, "image": image.index, "label": image.label}
+                row |= {"source": image.source, "image": image.number, "label": image.label}
                 row |= {"frame": frame, "x": x - image.left, "y": y - image.top}
             rows.append(row | {"rendered": rendered})
     return pd.DataFrame(rows).astype({"source": pd.CategoricalDtype([*index.names, UNMATCHED])})
