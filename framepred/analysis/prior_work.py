@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -96,7 +96,6 @@ def two_measures(
     impossible = "impossible: nats < floor + 2·squared error"
     ax.fill_between(x, bottom, np.minimum(2 * x, top), color="0.9", label=impossible)
     ax.plot(x, 2 * x, color="0.4")
-    thin: dict[str, Any] = {"color": "black", "lw": 0.7}
     # All published numbers end on the edge of the impossible region, where there is room for their names.
     labels: list[tuple[float, str]] = []
     for row in reported().itertuples():
@@ -105,11 +104,11 @@ def two_measures(
         name = f"{row.paper}, {row.network}"
         if np.isnan(row.nats):
             edge = 2 * row.squared_error
-            ax.plot([edge / 2] * 2, [edge, top], "--", **thin)
+            ax.plot([edge / 2] * 2, [edge, top], "--", color="0.6")
             labels.append((edge, f"{name}: squared error {row.squared_error:.1f}"))
         else:
             edge = row.nats - FLOOR
-            ax.plot([left, edge / 2], [edge] * 2, ":", **thin)
+            ax.plot([left, edge / 2], [edge] * 2, ":", color="0.6")
             labels.append((edge, f"{name}: {row.nats:.1f} nats"))
         ax.plot(edge / 2, edge, MARKERS[row.protocol], color="black", mfc="white")
     labels.sort()
