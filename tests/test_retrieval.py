@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from framepred.analysis import retrieval
 from framepred.analysis.retrieval import UNMATCHED, GlyphIndex, match_glyphs, share_of_sources
 from framepred.data.glyphs import GlyphSet, load_digits
 from framepred.data.moving import MovingDigits
@@ -50,13 +49,6 @@ def test_clips_in_floats_give_the_same_answer(index, splits):
     of_bytes = match_glyphs(moving.sample(4, dtype=torch.uint8).frames, index)
     assert match_glyphs(moving.sample(4).frames, index).equals(of_bytes)
     assert list(share_of_sources(of_bytes).items()) == [("train", 1), ("validation", 0), ("test", 0), (UNMATCHED, 0)]
-
-
-def test_images_are_found_in_whatever_chunks_they_were_read(splits, monkeypatch):
-    monkeypatch.setattr(retrieval, "CHUNK", 7)
-    moving = MovingDigits(splits["test"], 2)
-    matches = match_glyphs(moving.sample(10, dtype=torch.uint8).frames, splits)
-    assert (matches["source"] == "test").all() and found_glyphs(matches) == true_glyphs(moving, 10)
 
 
 def test_a_clip_of_one_glyph(index, splits):

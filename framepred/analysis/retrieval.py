@@ -29,7 +29,6 @@ from framepred.data.glyphs import GLYPH_SIZE, GlyphSet
 
 UNMATCHED = "unmatched"
 STRIP = 5  # rows or columns: few, so that a glyph often has them to itself, yet enough to tell it from 70,000 others
-CHUNK = 10_000  # images whose strips are cut at a time
 MOST_PLACINGS = 500  # of the glyphs in a frame, tried until one renders it
 
 
@@ -77,10 +76,9 @@ class GlyphIndex:
             blank = np.flatnonzero(~images.any((1, 2)))
             if len(blank):
                 raise ValueError(f"image {blank[0]} of {name} is blank; leave it out")
-            for start in range(0, len(images), CHUNK):
-                for number, keys in enumerate(zip(*_strips(images[start : start + CHUNK])), start):
-                    for key in keys:
-                        self._by_strip.setdefault(key, []).append((name, number))
+            for number, keys in enumerate(zip(*_strips(images))):
+                for key in keys:
+                    self._by_strip.setdefault(key, []).append((name, number))
 
     def __len__(self) -> int:
         return sum(map(len, self._sources.values()))
@@ -187,26 +185,26 @@ def _match(pictures: UInt8[np.ndarray, "T H W"], index: GlyphIndex, n_glyphs: in
 
 def _candidates(picture: UInt8[np.ndarray, "H W"], index: GlyphIndex) -> Iterator[_Image]:
     """The images that share a strip with the frame's ink, or with a connected piece of it."""
-    pieces, n = ndimage.label(picture)  # connected by edges: glyphs that touch at corners only come apart
-    masks = pieces == np.arange(1, n + 1)[:, None, None]
+    pieces, _ = ndimage.label(picture)  # connected by edges: glyphs that touch at corners only come apart
+    masks = pieces == np.unique(pieces)[:, None, None]
     return index.find(np.concatenate([picture[None], picture * masks]))
 
 
 def _fit(pictures: UInt8[np.ndarray, "T H W"], image: _Image) -> _Fit | None:
     places, visible = [], []
     for picture in pictures:
-        here, most = _places(picture, image.ink)
+        here = _places(picture, image.ink)
         if not here:
             return None
-        places.append(here)
-        visible.append(most)
+        places.append([place for _, place in here])
+        visible.append(here[0][0])
     return _Fit(image, places, visible)
 
 
-def _places(picture: UInt8[np.ndarray, "H W"], ink: UInt8[np.ndarray, "h w"]) -> tuple[list[tuple[int, int]], int]:
-    """The (x, y) at which the frame is nowhere darker than the ink, that which shows most of it first; and how much."""
+def _places(picture: UInt8[np.ndarray, "H W"], ink: UInt8[np.ndarray, "h w"]) -> list[tuple[int, tuple[int, int]]]:
+    """Where the frame is nowhere darker than the ink: how many of its pixels show there, and (x, y); most of them first."""
     if ink.shape[0] > picture.shape[0] or ink.shape[1] > picture.shape[1]:
-        return [], 0
+        return []
     windows = np.lib.stride_tricks.sliding_window_view(picture, ink.shape)
     row, column = np.unravel_index(ink.argmax(), ink.shape)
     y, x = np.nonzero(windows[:, :, row, column] >= ink.max())  # the brightest pixel rules most places out
@@ -215,7 +213,7 @@ def _places(picture: UInt8[np.ndarray, "H W"], ink: UInt8[np.ndarray, "h w"]) ->
     y, x, candidates = y[possible], x[possible], candidates[possible]
     visible = ((candidates == ink) & (ink > 0)).sum((1, 2))
     order = np.argsort(-visible, kind="stable")
-    return list(zip(x[order].tolist(), y[order].tolist())), int(visible.max(initial=0))
+    return list(zip(visible[order].tolist(), zip(x[order].tolist(), y[order].tolist())))
 
 
 def _without(picture: UInt8[np.ndarray, "H W"], fits: list[_Fit], frame: int) -> UInt8[np.ndarray, "H W"]:
