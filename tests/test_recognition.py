@@ -104,6 +104,8 @@ def test_the_same_seed_gives_the_same_classifier(halves):
     windows = halves[1][0].images[:5]
     assert torch.equal(first(windows), again(windows)) and not torch.equal(first(windows), other(windows))
     train_glyph_classifier(*halves[0], steps=1)
+    unless_told = train_glyph_classifier(*halves[0], steps=3)
+    assert torch.equal(unless_told(windows), train_glyph_classifier(*halves[0], seed=0, steps=3)(windows))
     assert torch.equal(torch.random.get_rng_state(), before)  # the caller's random numbers are left alone
 
 
@@ -128,7 +130,7 @@ def test_half_of_what_is_trained_on_are_letters_and_all_characters_of_a_half_are
     )
     grey = (torch.cat(seen)[:, 0, 0] * 255).round().long().tolist()
     shares = {value: grey.count(value) / len(grey) for value in (*range(100, 106), 200, 201)}
-    assert sum(shares.values()) == pytest.approx(1)
+    assert sum(shares.values()) == pytest.approx(1) and shares[200] + shares[201] == pytest.approx(1 / 2, abs=0.02)
     for value, share in shares.items():
         assert share == pytest.approx(1 / 4 if value >= 200 else 1 / 12, abs=0.03)
 
@@ -172,6 +174,7 @@ def test_a_glyph_that_was_only_blurred_and_faded_is_matched_exactly(uci):
     matched, sigma = blurred_to_match(glyphs, windows)
     torch.testing.assert_close(matched, windows)
     torch.testing.assert_close(sigma, torch.tensor([0.2, 1.6, 4.0]).expand(6, 3))
+    assert (recognition.SIGMAS[0], recognition.SIGMAS[-1]) == (0.2, 8.0)
 
 
 @pytest.mark.parametrize("brightness", [1.0, 0.8], ids=["fading helps", "brighter would be better"])
@@ -311,3 +314,6 @@ def test_what_cannot_be_classified_is_refused(classifier, uci):
 def test_a_classifier_is_as_large_as_its_classes():
     classifier = GlyphClassifier(tuple("01AB"), n_digit_classes=2)
     assert classifier.eval()(torch.rand(2, 28, 28)).shape == (2, 4)
+    # Three convolutions without a bias, each with the scales and shifts of its normalisation; a linear layer.
+    convolutions = (16 * 5 * 5 + 2 * 16) + (32 * 16 * 3 * 3 + 2 * 32) + (64 * 32 * 3 * 3 + 2 * 64)
+    assert sum(p.numel() for p in classifier.parameters()) == convolutions + 64 * 3 * 3 * 4 + 4
