@@ -224,10 +224,12 @@ def test_any_frames_of_a_clip_may_be_asked_for(uci):
     assert first.shift.shape == (2, CONTEXT + HORIZON, 2, 2) and not first.drift.any()
 
 
-def test_unless_told_the_search_goes_eight_pixels_far():
-    clips = squares([18, 18])
+@pytest.mark.parametrize("corner", [(0, 0), (18, 18)])
+def test_unless_told_the_search_goes_eight_pixels_far(corner):
+    clips = squares([18, 18], corner=corner)  # ink to the glyph's very border
     frames = clips.frames[:, CONTEXT:]
-    assert (split(calibrated(frames.roll([8, -8], (-1, -2))), clips).shift == torch.tensor([8, -8])).all()
+    for far in ([8, -8], [-8, 8], [8, 8], [-8, -8]):
+        assert (split(calibrated(frames.roll(far, (-1, -2))), clips).shift == torch.tensor(far)).all()
     assert (split(calibrated(frames.roll([9, -9], (-1, -2))), clips).shift == torch.tensor([8, -8])).all()
 
 
