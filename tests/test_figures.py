@@ -43,6 +43,20 @@ def test_drawing_functions_keep_their_names_and_descriptions():
     assert figures.box_plots.__name__ == "box_plots" and figures.box_plots.__doc__.startswith("Box plots of")
 
 
+def test_a_style_is_gone_after_the_figure_and_what_a_backend_has_set_meanwhile_stays(monkeypatch):
+    monkeypatch.setitem(plt.rcParams, "interactive", False)
+    monkeypatch.setitem(plt.rcParams, "grid.color", "red")
+
+    @figures.styled
+    def draw():
+        plt.rcParams["interactive"] = True  # as a notebook's backend does, which the first figure loads
+        assert plt.rcParams["grid.color"] == "0.9"
+        return plt.figure()
+
+    draw()
+    assert plt.rcParams["interactive"] and plt.rcParams["grid.color"] == "red"
+
+
 def test_a_network_keeps_its_colour_whatever_is_drawn_beside_it():
     chosen = figures.colors(["mine", "VPN, one-step", "yours", "VPN"])
     assert chosen["VPN, one-step"] == chosen["VPN"] == figures.COLORS["VPN"]

@@ -44,10 +44,16 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
     @functools.wraps(draw)
     def drawn(*args, **kwargs):
-        import matplotlib.pyplot as plt
+        from matplotlib import rc_params_from_file, rcParams
 
-        with plt.style.context(STYLE):
+        # Not by plt.style.context: that would also undo what a notebook's backend sets when the first figure loads it.
+        style = rc_params_from_file(STYLE, use_default_template=False)
+        before = {name: rcParams[name] for name in style}
+        rcParams.update(style)
+        try:
             return draw(*args, **kwargs)
+        finally:
+            rcParams.update(before)
 
     return drawn
 
