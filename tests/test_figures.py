@@ -207,9 +207,9 @@ def test_rank_plot_has_a_panel_a_pair_and_says_spearmans_correlation(errors):
     ranks = {label: stats.rankdata(nats.mean(1)) for label, nats in three.items()}
     for ax, (first, second) in zip(shown, (("ConvLSTM", "mine"), ("ConvLSTM", "third"), ("mine", "third"))):
         assert (ax.get_xlabel(), ax.get_ylabel()) == (f"rank, {first}", f"rank, {second}")
-        diagonal, *dots = ax.lines
+        points, diagonal, *dots = ax.lines  # later ones lie on top
         assert diagonal.get_slope() == 1 and diagonal.get_xy1()[0] == diagonal.get_xy1()[1]  # equal ranks
-        points, marked = (line.get_xydata() for line in dots)
+        points, marked = (line.get_xydata() for line in (points, *dots))
         assert points == pytest.approx(np.stack([ranks[first], ranks[second]], 1))
         assert marked == pytest.approx(points[7:8])
 

@@ -205,8 +205,8 @@ def rank_plot(errors: Mapping[str, ArrayLike], marked: Sequence[int] = ()) -> Fi
     figure, axes = _panels(rows, columns, height=rows * WIDTH / columns + 0.4)
     for ax, (first, second) in zip(axes.flat, pairs):
         estimate = rank_correlation(errors[first], errors[second])
-        ax.axline((1, 1), slope=1, color="0.8")
         ax.plot(ranks[first], ranks[second], ".", color="0.35", markeredgewidth=0, alpha=0.6)
+        ax.axline((1, 1), slope=1, color="0.8")  # over the dots, or it is lost among them
         for clip in marked:
             at = ranks[first][clip], ranks[second][clip]
             ax.plot(*at, "o", color=OTHERS[0])
